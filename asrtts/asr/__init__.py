@@ -1,0 +1,1 @@
+"""Speech recognition: one encoder and weighted heads."""

@@ -1,0 +1,1 @@
+"""Encoders: `Config` and `Encoder(feats, feat_lens) -> enc, enc_lens`."""

@@ -1,0 +1,1 @@
+"""Heads: `Config` and `Head`, which gives a loss, a search and its parts."""

@@ -1,0 +1,50 @@
+"""The front door: `asrtts VERB ...`. Each file of asrtts/bin is a verb; its first docstring line is its help."""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+from pathlib import Path
+
+from asrtts import __version__
+from asrtts.registry import UserError, find, names
+
+# The order in which a recipe uses them; a verb that is not named here stands at the end.
+ORDER = "download prepare tokenize align train average decode synthesize score compare distill quantize export bench"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one verb. A UserError is one line on standard error and exit status 2, never a traceback."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        if not argv or argv[0] in ("-h", "--help", "help"):
+            print(usage())
+        elif argv[0] in ("-V", "--version"):
+            print(f"asrtts {__version__}")
+        else:
+            find("asrtts.bin", argv[0]).main(argv[1:])
+    except UserError as error:
+        print(f"asrtts: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("asrtts: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `asrtts ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def usage() -> str:
+    """The verbs with their first docstring lines, read without importing them: help must not wait for torch."""
+    order = ORDER.split()
+    verbs = sorted(names("asrtts.bin"), key=lambda v: (order.index(v) if v in order else len(order), v))
+    lines = [f"  {verb:<11} {_first_line(verb)}" for verb in verbs]
+    return "\n".join(
+        ["asrtts VERB ...   speech recognition recipes, from a corpus to a scored model", "", *lines, ""]
+        + ["`asrtts VERB --help` says what a verb takes. Recipes are in egs/<corpus>/<task>: ./run.sh --help"]
+    )
+
+
+def _first_line(verb: str) -> str:
+    source = (Path(__file__).parent / "bin" / f"{verb}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").split("\n", 1)[0]

@@ -1,0 +1,1 @@
+"""What each corpus looks like on disk. A file gives `download(root, ...)` and `utterances(root)`."""

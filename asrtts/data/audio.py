@@ -1,0 +1,58 @@
+"""Reading audio: any format of libsndfile (wav, flac, NIST sphere, ogg, mp3), as mono float32 at one rate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from asrtts.data.utterance import Utterance
+from asrtts.registry import UserError
+
+
+def read(utterance: Utterance, sample_rate: int) -> np.ndarray:
+    """The utterance's samples (S,), float32 in [-1, 1], resampled to `sample_rate` Hz.
+
+    Raises:
+        UserError: the file is missing or damaged, or ends before the utterance does.
+    """
+    import soundfile  # here, so that reading a manifest does not load libsndfile
+
+    try:
+        with soundfile.SoundFile(utterance.audio) as sound:
+            rate = sound.samplerate
+            sound.seek(round(utterance.start * rate))
+            count = round(utterance.seconds * rate) if utterance.seconds else -1
+            samples = sound.read(count, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+        raise UserError(_unreadable(utterance, error)) from None
+    if utterance.channel >= samples.shape[1]:
+        raise UserError(
+            f"{utterance.audio}: utterance {utterance.utt_id} is on channel {utterance.channel}, "
+            f"the file has {samples.shape[1]}"
+        )
+    mono = samples[:, utterance.channel]
+    if len(mono) < count - 0.01 * rate or not len(mono):  # 10 ms of slack: rounded durations
+        raise UserError(
+            f"{utterance.audio}: utterance {utterance.utt_id} should last {utterance.seconds:.2f} s, "
+            f"the file gives {len(mono) / rate:.2f} s; run `asrtts prepare` again (stage 1)"
+        )
+    return resample(np.ascontiguousarray(mono), rate, sample_rate)
+
+
+def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
+    """Samples (S,) at another rate, by soxr's high-quality filter."""
+    if from_rate == to_rate:
+        return samples
+    import soxr
+
+    return soxr.resample(samples, from_rate, to_rate).astype(np.float32, copy=False)
+
+
+def _unreadable(utterance: Utterance, error: Exception) -> str:
+    if not Path(utterance.audio).is_file():
+        return (
+            f"{utterance.audio}: the audio of {utterance.utt_id} is gone; "
+            "if the corpus moved, run `asrtts prepare` again (stage 1)"
+        )
+    return f"{utterance.audio}: the audio of {utterance.utt_id} cannot be read ({error}); replace the file"

@@ -1,0 +1,78 @@
+"""A manifest: one utterance a line, as JSON. `data/train` names `data/train.jsonl`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from asrtts.data.utterance import Utterance
+from asrtts.registry import UserError, suggestion
+
+_TYPES = {f.name: {"str": str, "float": (int, float), "int": int}[str(f.type)] for f in fields(Utterance)}
+
+
+def locate(manifest: str | Path) -> Path:
+    """The manifest's file; `.jsonl` may be left out. Raises UserError, with the nearest name, if there is none."""
+    path = Path(manifest)
+    for candidate in (path, path.with_name(path.name + ".jsonl")):
+        if candidate.is_file():
+            return candidate
+    near = suggestion(path.name, [p.stem for p in path.parent.glob("*.jsonl")]) if path.parent.is_dir() else ""
+    raise UserError(f"{path}.jsonl: no such manifest{near}. Make it with `asrtts prepare` (stage 1)")
+
+
+def read(manifest: str | Path) -> Iterator[Utterance]:
+    """Yield the utterances of a manifest, one line at a time.
+
+    Raises:
+        UserError: a line is no utterance; the file, the line number and the key are named.
+    """
+    path = locate(manifest)
+    with open(path, encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            yield parse(line, f"{path}:{number}")
+
+
+def parse(line: str, where: str) -> Utterance:
+    """One manifest line as an Utterance; `where` names it in an error."""
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not JSON ({error.msg}); make the manifest again with `asrtts prepare`") from None
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: wanted an object, found {line.strip()[:60]!r}")
+    for key, value in record.items():
+        if key not in _TYPES:
+            raise UserError(f"{where}: unknown key '{key}'{suggestion(key, _TYPES)}")
+        if not isinstance(value, _TYPES[key]) or isinstance(value, bool):
+            raise UserError(f"{where}: key '{key}' holds {value!r}, which is no {Utterance.__annotations__[key]}")
+    missing = [key for key in ("utt_id", "audio", "text") if key not in record]
+    if missing:
+        raise UserError(f"{where}: key '{missing[0]}' is missing")
+    return Utterance(**record)
+
+
+def write(manifest: Path, utterances: Iterable[Utterance]) -> int:
+    """Write a manifest beside its goal and rename it at the end; returns the number of utterances."""
+    manifest = Path(manifest)
+    manifest.parent.mkdir(parents=True, exist_ok=True)
+    beside = manifest.with_name(manifest.name + ".part")
+    count = 0
+    with open(beside, "w", encoding="utf-8") as lines:
+        for utterance in utterances:
+            lines.write(json.dumps(asdict(utterance), ensure_ascii=False) + "\n")
+            count += 1
+    os.replace(beside, manifest)
+    return count
+
+
+def fingerprint(manifest: str | Path) -> str:
+    """What a run was trained on: a hash of ids, texts and durations, not of where the audio lies."""
+    digest = hashlib.sha256()
+    for u in read(manifest):
+        digest.update(f"{u.utt_id}\t{u.text}\t{u.start:.4f}\t{u.seconds:.4f}\n".encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Measuring: error rates, intervals and timing. No torch here."""

@@ -1,0 +1,37 @@
+"""One name, one file: what a person writes in run.sh or YAML is a file in the folder of its kind."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Iterable
+from types import ModuleType
+
+
+class UserError(Exception):
+    """What the user can mend. Shown as one line without a traceback: what was found, what was wanted, the way out."""
+
+
+def names(package: str) -> list[str]:
+    """The members of a folder, e.g. names("asrtts.asr.heads") -> ["attention", "ctc", "transducer"]."""
+    spec = importlib.util.find_spec(package)
+    folders = spec.submodule_search_locations if spec else []
+    return sorted(m.name for m in pkgutil.iter_modules(folders) if not m.name.startswith("_"))
+
+
+def find(package: str, name: str) -> ModuleType:
+    """The module that a name stands for. Raises UserError with the nearest names if there is none."""
+    choices = names(package)
+    if name not in choices:
+        kind = package.rsplit(".", 1)[-1].removesuffix("s").replace("bin", "verb").replace("corpora", "corpus")
+        raise UserError(f"no {kind} is named '{name}'{suggestion(name, choices)}")
+    return importlib.import_module(f"{package}.{name}")
+
+
+def suggestion(name: str, choices: Iterable[str]) -> str:
+    """The tail of an error line: "; did you mean 'ctc'? (choices: attention, ctc, transducer)"."""
+    choices = sorted(choices)
+    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    return (f"; did you mean '{near[0]}'?" if near else "") + f" (choices: {', '.join(choices) or 'none'})"

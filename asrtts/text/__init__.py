@@ -1,0 +1,1 @@
+"""Text: normalization, tokens and phones. No torch here."""
