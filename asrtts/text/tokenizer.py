@@ -1,0 +1,188 @@
+"""Text to token ids and back: characters, sentencepiece pieces (bpe, unigram) or phones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from asrtts.registry import UserError, suggestion
+from asrtts.text import phones, pieces
+
+KINDS = ("char", "bpe", "unigram", "phone")
+BLANK, UNKNOWN = "<blank>", "<unk>"  # ids 0 and 1
+SPACE = "▁"  # a space in char, bpe and unigram; the boundary between words in phone
+SHOWN_UNKNOWN = "⁇"  # what <unk> decodes to: one character, so that it counts as one error in CER
+VERSION = 1
+
+
+class Splitter(Protocol):
+    """How one kind cuts a text into pieces; a piece that the token list lacks becomes <unk>."""
+
+    files: dict[str, bytes]  # what it needs beside the token list, by file name
+
+    def split(self, text: str) -> list[str]: ...
+    def join(self, pieces: Sequence[str]) -> str: ...
+    def uncovered(self, text: str, known: set[str]) -> set[str]: ...
+
+
+class Tokenizer:
+    """A token list and the way to cut a text into it.
+
+    Ids: 0 <blank>, 1 <unk>, then the pieces. sos/eos are no tokens: the attention head adds its own.
+    """
+
+    def __init__(self, kind: str, pieces: Sequence[str], splitter: Splitter) -> None:
+        assert tuple(pieces[:2]) == (BLANK, UNKNOWN), pieces[:2]
+        self.kind = kind
+        self.pieces = list(pieces)
+        self._splitter = splitter
+        self._ids = {piece: i for i, piece in enumerate(self.pieces)}
+        assert len(self._ids) == len(self.pieces), "a piece occurs twice"
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens, <blank> and <unk> included."""
+        return len(self.pieces)
+
+    def encode(self, text: str) -> list[int]:
+        """The token ids of a text; never 0."""
+        return [self._ids.get(piece, 1) for piece in self._splitter.split(text)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of token ids; blanks are left out and <unk> is shown as one '⁇'."""
+        return self._splitter.join([self.pieces[i] if i != 1 else SHOWN_UNKNOWN for i in ids if i != 0])
+
+    def uncovered(self, text: str) -> set[str]:
+        """The characters (kind phone: the words) of a text that would become <unk>."""
+        return self._splitter.uncovered(text, set(self.pieces[2:]))
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any token, id, piece model or pronunciation."""
+        return _fingerprint(self.kind, self._files())
+
+    def save(self, folder: Path, settings: dict[str, Any] | None = None) -> None:
+        """Write tokens.txt, tokenizer.json and what the kind needs into a new folder, which replaces an old one.
+
+        `settings` is how the tokens were made; `settings_of` gives it back.
+        """
+        folder = Path(folder)
+        beside, old = (folder.with_name(folder.name + end) for end in (".part", ".old"))
+        for rest in (beside, old):
+            shutil.rmtree(rest, ignore_errors=True)
+        beside.mkdir(parents=True)
+        for name, data in self._files().items():
+            (beside / name).write_bytes(data)
+        about = {"version": VERSION, "kind": self.kind, "vocab_size": self.vocab_size}
+        about |= {"fingerprint": self.fingerprint(), "settings": settings or {}}
+        (beside / "tokenizer.json").write_text(json.dumps(about, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(beside, folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+    @classmethod
+    def load(cls, folder: Path) -> Tokenizer:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: no tokens there, or files that are damaged or of different runs.
+        """
+        folder = Path(folder)
+        about = _about(folder)
+        kind = about["kind"]
+        names = ["tokens.txt", *_FILES[kind]]
+        lost = [name for name in names if not (folder / name).is_file()]
+        if lost:
+            raise UserError(f"{folder}: {lost[0]} is missing from the {kind} tokens; {_AGAIN}")
+        files = {name: (folder / name).read_bytes() for name in names}
+        found = _fingerprint(kind, files)
+        if found != about["fingerprint"]:
+            raise UserError(
+                f"{folder}: damaged, or files of two runs: tokenizer.json says {about['fingerprint']}, "
+                f"the files beside it are {found}; {_AGAIN}"
+            )
+        lines = files.pop("tokens.txt").decode().splitlines()
+        return cls(kind, [line.rsplit(" ", 1)[0] for line in lines], _splitter(kind, files))
+
+    def _files(self) -> dict[str, bytes]:
+        listed = "".join(f"{piece} {i}\n" for i, piece in enumerate(self.pieces))
+        return {"tokens.txt": listed.encode(), **self._splitter.files}
+
+
+def make(texts: Sequence[str], kind: str, size: int | None = None, lexicon: phones.Lexicon | None = None) -> Tokenizer:
+    """The tokenizer of a training text; the same text gives the same tokens.
+
+    Args:
+        size: number of tokens, <blank> and <unk> included; wanted for bpe and unigram. For char it keeps the
+            most frequent characters, None keeps them all.
+        lexicon: for phone, words and their pronunciations.
+
+    Raises:
+        UserError: an unknown kind, no text, or a size that the text does not allow.
+    """
+    if kind not in KINDS:
+        raise UserError(f"no token kind is named '{kind}'{suggestion(kind, KINDS)}")
+    if not any(text.strip() for text in texts):
+        raise UserError("no text to make tokens from: every transcript is empty")
+    if size is not None and size < 3:
+        raise UserError(f"--size {size} is too small: <blank> and <unk> are two of the tokens")
+    if kind == "char":
+        listed = pieces.most_frequent(texts, None if size is None else size - 2)
+        files: dict[str, bytes] = {}
+    elif kind == "phone":
+        if lexicon is None:
+            raise UserError("phone tokens need a lexicon: give --lexicon FILE, or --lang LANG for espeak-ng")
+        if size is not None:
+            raise UserError("--size is not for phone tokens: there is one for each phone of the lexicon")
+        count = Counter(word for text in texts for word in phones.words(text))
+        listed, files = phones.inventory(lexicon), {"lexicon.txt": phones.dump(lexicon, count)}
+    else:
+        if size is None:
+            raise UserError(f"{kind} tokens need --size N, the number of tokens")
+        model, listed = pieces.train_sentencepiece(texts, kind, size)
+        files = {"sentencepiece.model": model}
+    return Tokenizer(kind, [BLANK, UNKNOWN, *listed], _splitter(kind, files))
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    """How the tokens in a folder were made. Raises UserError where there are none, or damaged ones."""
+    Tokenizer.load(folder)
+    return _about(Path(folder))["settings"]
+
+
+_AGAIN = "make them again with `asrtts tokenize` (stage 1)"
+_FILES = {"char": [], "bpe": ["sentencepiece.model"], "unigram": ["sentencepiece.model"], "phone": ["lexicon.txt"]}
+
+
+def _splitter(kind: str, files: dict[str, bytes]) -> Splitter:
+    if kind == "char":
+        return pieces.Characters()
+    return phones.Phones(files["lexicon.txt"]) if kind == "phone" else pieces.Pieces(files["sentencepiece.model"])
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise UserError(f"{folder}: no tokens there (no tokenizer.json); {_AGAIN.replace('them again', 'them')}")
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        version, kind = about["version"], about["kind"]
+        about["fingerprint"], about["settings"]  # noqa: B018 - a missing key is damage, too
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: damaged; {_AGAIN}") from None
+    if version != VERSION or kind not in KINDS:
+        raise UserError(f"{path}: kind {kind!r}, version {version!r} is not known here; {_AGAIN}")
+    return about
+
+
+def _fingerprint(kind: str, files: dict[str, bytes]) -> str:
+    digest = hashlib.sha256(f"{VERSION} {kind}".encode())
+    for name, data in sorted(files.items()):
+        digest.update(f"\n{name} {len(data)}\n".encode() + data)
+    return digest.hexdigest()[:16]
