@@ -1,0 +1,148 @@
+"""What is wrong with one utterance's audio: the checks that need its samples, and none that need another utterance."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from asrtts.data.utterance import Utterance
+
+SLACK = 0.01  # seconds by which a rounded duration may exceed the file; `audio.read` grants the same
+STREAMED = 0x7FFF0000  # a wav written to a pipe claims this many bytes or more, since its writer did not know
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What audio may look like before it is reported."""
+
+    min_seconds: float = 0.1
+    max_seconds: float = 40.0
+    silent_dbfs: float = -60.0  # RMS; a quiet recording of speech lies near -40
+    clipped_share: float = 0.001  # of the samples at full scale; 16 in a second are heard as a crackle
+    zero_share: float = 0.5  # of the samples exactly zero: a recorder that lost its input
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What the file really holds. `digest` is of the decoded samples: a wav and its flac agree; "" where unknown."""
+
+    seconds: float = 0.0
+    sample_rate: int = 0
+    digest: str = ""
+    findings: tuple[tuple[str, str], ...] = ()  # (kind, what was found)
+
+
+def inspect(utterance: Utterance, limits: Limits) -> Inspection:
+    """Decode the utterance once and look at it. Never raises for a bad file: that is a finding."""
+    import soundfile  # here, so that `asrtts prepare --help` does not load libsndfile
+
+    try:
+        promised = promise(Path(utterance.audio))
+        with soundfile.SoundFile(utterance.audio) as sound:
+            rate, channels, frames = sound.samplerate, sound.channels, sound.frames
+            first = round(utterance.start * rate)
+            wanted = round(utterance.seconds * rate) if utterance.seconds else max(frames - first, 0)
+            sound.seek(min(first, frames))
+            samples = sound.read(wanted, dtype="float32", always_2d=True)
+    except FileNotFoundError:
+        return Inspection(findings=(("missing-audio", "no such file"),))
+    except (soundfile.SoundFileError, RuntimeError, OSError, struct.error) as error:
+        return Inspection(findings=(_why_unreadable(utterance.audio, error),))
+    if utterance.channel >= channels:
+        found = f"channel {utterance.channel} is wanted, the file has {channels}"
+        return Inspection(sample_rate=rate, findings=(("unreadable", found),))
+
+    findings = []
+    if promised and promised[0] > promised[1]:
+        findings.append(("truncated", f"the header promises {promised[0]} bytes of audio, {promised[1]} are there"))
+    elif len(samples) < wanted - SLACK * rate:
+        findings.append(("truncated", f"{wanted / rate:.2f} s are promised, {len(samples) / rate:.2f} s are there"))
+    elif not len(samples):
+        findings.append(("empty", "no samples"))
+    if channels > 1:
+        findings.append(("channels", f"{channels} channels, number {utterance.channel} is used"))
+    mono = np.ascontiguousarray(samples[:, utterance.channel])
+    if len(mono):
+        findings += _of_samples(mono, len(mono) / rate, limits)
+    return Inspection(round(len(mono) / rate, 6), rate, _digest(mono, rate), tuple(findings))
+
+
+def promise(path: Path) -> tuple[int, int] | None:
+    """(bytes of audio that the header promises, bytes that follow it); None where the format does not say so.
+
+    libsndfile quietly shortens a wav or NIST SPHERE file to what is there, so its frame count never shows a lost end.
+    """
+    with open(path, "rb") as file:
+        magic = file.read(12)
+        if magic.startswith(b"NIST_1A"):
+            return _sphere(file)
+        if magic[:4] == b"RIFF" and magic[8:] == b"WAVE":
+            return _wav(file)
+    return None
+
+
+def _wav(file: BinaryIO) -> tuple[int, int] | None:
+    size = os.fstat(file.fileno()).st_size
+    while len(head := file.read(8)) == 8:
+        name, length = struct.unpack("<4sI", head)
+        if name == b"data":
+            return (length, size - file.tell()) if length < STREAMED else None
+        file.seek(length + length % 2, os.SEEK_CUR)
+    return None
+
+
+def _sphere(file: BinaryIO) -> tuple[int, int] | None:
+    file.seek(8)
+    length = int(file.read(8).strip() or 0)
+    file.seek(0)
+    fields = {}
+    for line in file.read(length).decode("latin-1").split("\n"):
+        name, _, rest = line.partition(" ")
+        fields[name] = rest.partition(" ")[2]
+    if "shorten" in fields.get("sample_coding", "") or not fields.get("sample_count", "").isdigit():
+        return None  # compressed: the count says nothing about bytes
+    per_frame = int(fields.get("sample_n_bytes", 2)) * int(fields.get("channel_count", 1))
+    return int(fields["sample_count"]) * per_frame, os.fstat(file.fileno()).st_size - length
+
+
+def _of_samples(mono: np.ndarray, seconds: float, limits: Limits) -> list[tuple[str, str]]:
+    """Findings in samples (S,), float32, S > 0."""
+    if not np.isfinite(mono).all():
+        return [("not-finite", f"{int((~np.isfinite(mono)).sum())} samples are NaN or infinite")]
+    findings = []
+    if seconds < limits.min_seconds:
+        findings.append(("too-short", f"{seconds:.3f} s, under {limits.min_seconds:g} s"))
+    if seconds > limits.max_seconds:
+        findings.append(("too-long", f"{seconds:.1f} s, over {limits.max_seconds:g} s"))
+    rms = float(np.sqrt(np.mean(np.square(mono, dtype=np.float64))))
+    level = 20 * np.log10(rms) if rms else -np.inf
+    if level < limits.silent_dbfs:
+        found = f"{level:.0f} dBFS RMS, under {limits.silent_dbfs:g}" if rms else "nothing but zeros"
+        return [*findings, ("silent", found)]
+    if (zeros := float(np.mean(mono == 0))) > limits.zero_share:
+        findings.append(("zeros", f"{zeros:.0%} of the samples are exactly zero"))
+    full_scale = np.abs(mono) >= 32767 / 32768  # both ends of 16 bit
+    if (share := float(np.mean(full_scale))) > limits.clipped_share:
+        findings.append(("clipped", f"{share:.2%} of the samples are at full scale"))
+    return findings
+
+
+def _digest(mono: np.ndarray, rate: int) -> str:
+    """Equal for equal audio in any container. Silence gets none: all silence is alike and proves no copy."""
+    if not len(mono) or not mono.any():
+        return ""
+    return hashlib.blake2b(mono.tobytes(), digest_size=12, salt=str(rate).encode()).hexdigest()
+
+
+def _why_unreadable(path: str, error: Exception) -> tuple[str, str]:
+    if not Path(path).exists():
+        return "missing-audio", "no such file"
+    if Path(path).is_file() and not Path(path).stat().st_size:
+        return "empty", "a file of 0 bytes"
+    return "unreadable", " ".join(str(error).split())
