@@ -10,7 +10,7 @@ from typing import Any
 from asrtts.config import ArgumentParser
 from asrtts.data import manifest
 from asrtts.registry import UserError
-from asrtts.text import phones, tokenizer
+from asrtts.text import normalization, phones, tokenizer
 
 RARE = 3  # a token seen less often is hardly learnt
 
@@ -70,8 +70,8 @@ def _unchanged(folder: Path, settings: dict[str, Any]) -> bool:
 
 
 def _lexicon(args: Any, texts: list[str]) -> phones.Lexicon | None:
-    if args.kind != "phone":
-        return None
     if args.lexicon:
         return phones.read_lexicon(args.lexicon)
-    return phones.spoken_lexicon({word for text in texts for word in phones.words(text)}, args.lang or "")
+    if args.lang:
+        return phones.spoken_lexicon({word for text in texts for word in normalization.words(text)}, args.lang)
+    return None

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from asrtts.registry import UserError, suggestion
-from asrtts.text import phones, pieces
+from asrtts.text import normalization, phones, pieces
 
 KINDS = ("char", "bpe", "unigram", "phone")
 BLANK, UNKNOWN = "<blank>", "<unk>"  # ids 0 and 1
-SPACE = "▁"  # a space in char, bpe and unigram; the boundary between words in phone
 SHOWN_UNKNOWN = "⁇"  # what <unk> decodes to: one character, so that it counts as one error in CER
 VERSION = 1
 
@@ -140,7 +139,7 @@ def make(texts: Sequence[str], kind: str, size: int | None = None, lexicon: phon
             raise UserError("phone tokens need a lexicon: give --lexicon FILE, or --lang LANG for espeak-ng")
         if size is not None:
             raise UserError("--size is not for phone tokens: there is one for each phone of the lexicon")
-        count = Counter(word for text in texts for word in phones.words(text))
+        count = Counter(word for text in texts for word in normalization.words(text))
         listed, files = phones.inventory(lexicon), {"lexicon.txt": phones.dump(lexicon, count)}
     else:
         if size is None:
