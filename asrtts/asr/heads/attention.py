@@ -1,0 +1,90 @@
+"""Attention decoder: each token from all tokens before it and all of the encoder's output (Chan et al. 2016)."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from asrtts.config import Settings
+from asrtts.losses.cross_entropy import sequence_cross_entropy
+from asrtts.nn.transformer_decoder import TransformerDecoder
+from asrtts.registry import UserError
+
+
+class Config(Settings):
+    weight: float = 1.0
+    dim: int | None = Field(None, gt=0)  # width of the decoder; none: the encoder's
+    layers: int = Field(6, gt=0)
+    attention_heads: int = Field(4, gt=0)
+    feedforward: int = Field(2048, gt=0)
+    dropout: float = Field(0.1, ge=0.0, lt=1.0)
+    label_smoothing: float = Field(0.1, ge=0.0, lt=1.0)
+    token_noise: float = Field(0.0, ge=0.0, lt=1.0)  # share of input tokens replaced by random ones in training
+    tied: bool = False  # one matrix for the embedding and the output: fewer parameters on small data
+
+
+class Head(nn.Module):
+    """Transformer decoder. One id more than the tokens have, V, stands for the start and the end of a sentence."""
+
+    views = 1
+    wants_layers = False
+
+    def __init__(self, config: Config, enc_dim: int, vocab_size: int) -> None:
+        super().__init__()
+        dim = config.dim or enc_dim
+        if dim % config.attention_heads:
+            raise UserError(
+                f"heads.attention: a width of {dim} does not divide into {config.attention_heads} attention_heads;"
+                " change dim or attention_heads"
+            )
+        self.config = config
+        self.eos = vocab_size
+        self.enc_dim = enc_dim
+        self.decoder = TransformerDecoder(
+            vocab_size=vocab_size + 1,
+            dim=dim,
+            memory_dim=enc_dim,
+            layers=config.layers,
+            attention_heads=config.attention_heads,
+            feedforward=config.feedforward,
+            dropout=config.dropout,
+            tied=config.tied,
+        )
+
+    def loss(
+        self, enc: Tensor, enc_lens: Tensor, tokens: Tensor, token_lens: Tensor, layers: list[Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Label-smoothed cross-entropy, a sum over the tokens of each utterance and then the mean over utterances.
+
+        Not divided by length, so that it stands beside the CTC loss on one scale.
+
+        Args:
+            enc: (N, T, D).
+            enc_lens: (N,), in frames after subsampling.
+            tokens: (N, U), padded with any valid id.
+            token_lens: (N,).
+            layers: not read.
+
+        Returns:
+            loss: scalar with gradient; accuracy: share of right next tokens, the end of the sentence among them.
+        """
+        given = self._disturbed(tokens) if self.training and self.config.token_noise else tokens
+        start = tokens.new_full((len(tokens), 1), self.eos)
+        logits = self.decoder(torch.cat([start, given], 1), enc, enc_lens)
+        #  tokens 7 5 .  ->  given    eos  7   5   .
+        #         4 . .      targets    7  5  eos  .   with the eos right behind the last real token
+        targets = torch.cat([tokens, start], 1).scatter(1, token_lens[:, None], self.eos)
+        each, accuracy = sequence_cross_entropy(logits, targets, token_lens + 1, self.config.label_smoothing)
+        return {"loss": each.mean(), "accuracy": accuracy}
+
+    def parts(self) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
+        """The one piece to export: tokens (N, U) that begin with V, enc, enc_lens -> logits (N, U, V + 1)."""
+        device = self.decoder.output.weight.device
+        tokens = torch.full((1, 4), self.eos, device=device)
+        return {"attention": (self.decoder, (tokens, torch.zeros(1, 16, self.enc_dim, device=device), tokens[:, 0]))}
+
+    def _disturbed(self, tokens: Tensor) -> Tensor:
+        """Random tokens in place of some: the decoder must not lean on its own past alone."""
+        hit = torch.rand(tokens.shape, device=tokens.device) < self.config.token_noise
+        return torch.where(hit, torch.randint_like(tokens, 1, self.eos), tokens)
