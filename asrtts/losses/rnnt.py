@@ -1,0 +1,142 @@
+"""The Transducer loss of given logits: exact, summed over all alignments (Graves 2012).
+
+The log-softmax is never stored: a tile of rows is read once for its log-sum, the lattice gives each row the posteriors
+of its two edges, and the backward reads the row a second time: d/dz = (p_blank + p_label) softmax(z) - onehots.
+Training goes through `rnnt_joiner`, where the logits are not stored either; this one is for models that have them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from asrtts.losses.rnnt_lattice import edge_posteriors
+
+TILE = 1 << 20  # logits at a time: 4 MB of float32, what a core's cache holds
+
+
+def rnnt_loss(
+    logits: Tensor,
+    tokens: Tensor,
+    logit_lens: Tensor,
+    token_lens: Tensor,
+    blank_id: int = 0,
+    reduction: str = "none",
+    overwrite_logits: bool = False,
+) -> Tensor:
+    """-log P(tokens | logits) of every utterance, (B,) in natural units, or its mean over utterances.
+
+    Args:
+        logits: (B, T, U+1, V), unnormalized; -inf is allowed (a forbidden token). Computed in float32 at least.
+        tokens: (B, U), no blanks; U may be 0. Padding is never read.
+        logit_lens, token_lens: (B,), in frames and tokens.
+        reduction: "none" or "mean".
+        overwrite_logits: the backward writes the gradient over the logits: no second (B, T, U+1, V), but nobody else
+            may need them.
+
+    Returns: infinity, with a gradient of zero, for an utterance that the logits forbid.
+
+    Raises:
+        ValueError: no frames, lengths beyond the tensors, blank_id or tokens beyond V, or logits that are no
+            distribution (NaN, +inf, a row of -inf); with the batch index and the value.
+    """
+    if logits.dim() != 4 or not logits.is_floating_point():
+        raise ValueError(f"logits: wanted floats (B, T, U+1, V), found {logits.dtype} {tuple(logits.shape)}")
+    if reduction not in ("none", "mean"):
+        raise ValueError(f"reduction: wanted 'none' or 'mean', found '{reduction}'")
+    check(logits.shape, tokens, logit_lens, token_lens, blank_id)
+    tokens, logit_lens, token_lens = (x.to(logits.device, torch.int64) for x in (tokens, logit_lens, token_lens))
+    loss = _GivenLogits.apply(logits, tokens, logit_lens, token_lens, blank_id, overwrite_logits)
+    return loss.mean() if reduction == "mean" else loss
+
+
+def check(shape: torch.Size, tokens: Tensor, logit_lens: Tensor, token_lens: Tensor, blank_id: int) -> None:
+    """Raise ValueError where lengths, tokens or blank_id do not fit logits of this shape (B, T, U+1, V)."""
+    batch, frames, width, vocab = shape
+    if min(shape) == 0:
+        raise ValueError(f"logits: a dimension of zero in (B, T, U+1, V) = {tuple(shape)}")
+    if not 0 <= blank_id < vocab:
+        raise ValueError(f"blank_id {blank_id} is outside the vocabulary of {vocab}")
+    if tokens.shape != (batch, width - 1):
+        raise ValueError(f"tokens: wanted (B, U) = {(batch, width - 1)}, found {tuple(tokens.shape)}")
+    for name, lens, low, high in (("logit_lens", logit_lens, 1, frames), ("token_lens", token_lens, 0, width - 1)):
+        if lens.shape != (batch,) or lens.is_floating_point():
+            raise ValueError(f"{name}: wanted {batch} whole numbers, found {lens.dtype} {tuple(lens.shape)}")
+        for b, found in enumerate(lens.tolist()):
+            if not low <= found <= high:
+                raise ValueError(f"{name}[{b}] is {found}, wanted {low} to {high}")
+    real = torch.arange(width - 1, device=tokens.device) < token_lens.to(tokens.device)[:, None]
+    wrong = (real & ((tokens < 0) | (tokens >= vocab) | (tokens == blank_id))).nonzero()
+    if len(wrong):
+        b, u = wrong[0].tolist()
+        raise ValueError(
+            f"tokens[{b}, {u}] is {int(tokens[b, u])}, wanted 0 to {vocab - 1} without the blank {blank_id}"
+        )
+
+
+class _GivenLogits(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, logits, tokens, logit_lens, token_lens, blank_id, overwrite):
+        kind = torch.promote_types(logits.dtype, torch.float32)
+        log_blank = torch.empty(logits.shape[:3], dtype=kind, device=logits.device)
+        log_label, log_sum = torch.empty_like(log_blank), torch.zeros_like(log_blank)
+        targets = _targets(tokens, token_lens)
+        for cells in _tiles(logits, logit_lens, token_lens):
+            z = logits[cells].to(kind)
+            log_sum[cells] = row_sum = z.logsumexp(-1)
+            log_blank[cells] = z[..., blank_id] - row_sum
+            log_label[cells] = z.gather(-1, _column(targets, cells, z)).squeeze(-1) - row_sum
+        _refuse_no_distribution(log_sum)
+        loglik, on_blank, on_label = edge_posteriors(log_blank, log_label, logit_lens, token_lens)
+        ctx.save_for_backward(logits, targets, logit_lens, token_lens, log_sum, on_blank, on_label)
+        ctx.blank_id, ctx.overwrite = blank_id, overwrite
+        return -loglik.to(kind)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, scale):
+        logits, targets, logit_lens, token_lens, log_sum, on_blank, on_label = ctx.saved_tensors
+        grad = logits if ctx.overwrite else torch.zeros_like(logits)
+        for cells in _tiles(logits, logit_lens, token_lens):
+            blank, label = (x[cells] * scale[cells[0]] for x in (on_blank, on_label))
+            z = logits[cells].to(log_sum.dtype)
+            z = (z - log_sum[cells].unsqueeze(-1)).exp_().mul_((blank + label).unsqueeze(-1))
+            z[..., ctx.blank_id] -= blank
+            z.scatter_add_(-1, _column(targets, cells, z), -label.unsqueeze(-1))
+            grad[cells] = z.to(grad.dtype)
+        if ctx.overwrite:
+            for b, (frames, width) in enumerate(zip(logit_lens.tolist(), token_lens.tolist(), strict=True)):
+                grad[b, frames:] = 0.0
+                grad[b, :, width + 1 :] = 0.0
+        return grad, None, None, None, None, None
+
+
+def _tiles(logits: Tensor, logit_lens: Tensor, token_lens: Tensor) -> Iterator[tuple[int, slice, slice]]:
+    """Index tuples (b, t0:t1, 0:U_b+1) that cover the real cells and nothing else."""
+    for b, (frames, width) in enumerate(zip(logit_lens.tolist(), token_lens.tolist(), strict=True)):
+        step = max(1, TILE // ((width + 1) * logits.shape[-1]))
+        for start in range(0, frames, step):
+            yield b, slice(start, min(start + step, frames)), slice(0, width + 1)
+
+
+def _targets(tokens: Tensor, token_lens: Tensor) -> Tensor:
+    """(B, U+1): the token that leaves column u; 0, whose value is never used, from the last real column on."""
+    padded = torch.nn.functional.pad(tokens, (0, 1))
+    return padded.masked_fill(torch.arange(padded.shape[1], device=tokens.device) >= token_lens[:, None], 0)
+
+
+def _column(targets: Tensor, cells: tuple[int, slice, slice], z: Tensor) -> Tensor:
+    return targets[cells[0], cells[2]][None, :, None].expand(*z.shape[:2], 1)
+
+
+def _refuse_no_distribution(log_sum: Tensor) -> None:
+    wrong = (~log_sum.isfinite()).nonzero()
+    if len(wrong):
+        b, t, u = wrong[0].tolist()
+        found = float(log_sum[b, t, u])
+        raise ValueError(
+            f"logits[{b}, {t}, {u}] are no distribution: their log-sum is {found} (NaN or infinite logits)"
+        )
