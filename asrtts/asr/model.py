@@ -1,0 +1,115 @@
+"""One encoder and weighted heads: `{ctc: 1.0}`, `{transducer: 1.0}`, `{ctc: 0.3, attention: 0.7}`.
+
+The encoder is built under its own seed, so its starting weights are bit-identical whatever the heads are.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from asrtts.config import Settings
+from asrtts.registry import UserError, find
+from asrtts.search.hypothesis import Hypothesis
+
+METHODS = ("ctc_greedy", "ctc_prefix_beam", "transducer_greedy", "transducer_beam", "attention_beam", "joint_beam")
+
+
+class Decoding(Settings):
+    """How a model is searched. `auto` takes the search that fits the heads."""
+
+    method: Literal[("auto", *METHODS)] = "auto"  # type: ignore[valid-type]
+    beam: int = Field(10, ge=1)
+    nbest: int = Field(1, ge=1)
+    ctc_weight: float = Field(0.3, ge=0.0, le=1.0)  # joint_beam: share of the CTC prefix score
+    length_bonus: float = 0.0  # attention and joint beam: added for every token
+
+
+class AsrModel(nn.Module):
+    """Features to tokens.
+
+    Args:
+        encoder: settings of a file in asr/encoders.
+        heads: settings of files in asr/heads, by name; each has a weight.
+        feat_dim: F. vocab_size: V, the blank (id 0) included.
+        seed: of the starting weights.
+    """
+
+    def __init__(
+        self, encoder: Settings, heads: Mapping[str, Settings], feat_dim: int, vocab_size: int, seed: int = 1
+    ) -> None:
+        super().__init__()
+        if not heads:
+            raise UserError("heads: at least one is needed, e.g. heads: {ctc: 1.0}")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.encoder = find("asrtts.asr.encoders", encoder.name).Encoder(encoder, feat_dim)
+            self.heads = nn.ModuleDict()
+            for name, settings in heads.items():
+                torch.manual_seed(seed + zlib.crc32(name.encode()))  # no head's weights depend on its neighbours
+                self.heads[name] = find("asrtts.asr.heads", name).Head(settings, self.encoder.dim, vocab_size)
+        self.weights = {name: settings.weight for name, settings in heads.items()}
+
+    @property
+    def views(self) -> int:
+        """How many augmented views of an utterance a training batch needs."""
+        return max(head.views for head in self.heads.values())
+
+    @property
+    def turns(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters of each optimizer step; one turn for speech recognition."""
+        return {"model": [p for p in self.parameters() if p.requires_grad]}
+
+    def forward(self, batch: dict[str, Any], turn: str = "model") -> dict[str, Tensor]:
+        """The weighted loss, a mean over utterances, and its parts as `head.part` without gradient."""
+        layers: list[Tensor] | None = [] if any(h.wants_layers for h in self.heads.values()) else None
+        enc, enc_lens = self.encoder(batch["feats"], batch["feat_lens"], layers)
+        total, parts = enc.new_zeros((), dtype=torch.float32), {}
+        for name, head in self.heads.items():
+            losses = head.loss(enc, enc_lens, batch["tokens"], batch["token_lens"], layers)
+            total = total + self.weights[name] * losses.pop("loss")
+            parts.update({f"{name}.{key}" if key != name else name: value for key, value in losses.items()})
+        return {"loss": total, **parts}
+
+    def method(self, decoding: Decoding) -> str:
+        """The search that `auto` stands for, or the named one if this model has its heads."""
+        if decoding.method != "auto":
+            needed = {"joint_beam": ("attention", "ctc")}.get(decoding.method, (decoding.method.split("_")[0],))
+            missing = [head for head in needed if head not in self.heads]
+            if missing:
+                raise UserError(
+                    f"decoding.method {decoding.method} needs a {missing[0]} head; "
+                    f"this model has: {', '.join(self.heads)}"
+                )
+            return decoding.method
+        if "attention" in self.heads:
+            return "joint_beam" if "ctc" in self.heads and decoding.ctc_weight > 0 else "attention_beam"
+        return "transducer_greedy" if "transducer" in self.heads else "ctc_greedy"
+
+    @torch.no_grad()
+    def search(self, feats: Tensor, feat_lens: Tensor, decoding: Decoding) -> list[list[Hypothesis]]:
+        """n-best lists of a batch (B, T, F); each entry's frames count encoder frames."""
+        enc, enc_lens = self.encoder(feats, feat_lens)
+        head, _, kind = self.method(decoding).partition("_")
+        wide = {"beam": decoding.beam, "nbest": decoding.nbest}
+        if head == "joint":
+            ctc = self.heads["ctc"].log_probs(enc)
+            return self.heads["attention"].search(
+                enc, enc_lens, ctc=ctc, ctc_weight=decoding.ctc_weight, length_bonus=decoding.length_bonus, **wide
+            )
+        if head == "attention":
+            return self.heads["attention"].search(enc, enc_lens, length_bonus=decoding.length_bonus, **wide)
+        return self.heads[head].search(enc, enc_lens, method=kind, **wide)
+
+    def parts(self) -> dict[str, tuple[nn.Module, tuple]]:
+        """Name -> (module, example inputs) of every piece that an exporter must write."""
+        feats = torch.zeros(1, 64, self.encoder.feat_dim)
+        parts = {"encoder": (self.encoder, (feats, torch.tensor([64])))}
+        for name, head in self.heads.items():
+            parts.update({f"{name}.{part}": piece for part, piece in head.parts().items()})
+        return parts

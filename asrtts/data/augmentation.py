@@ -1,0 +1,155 @@
+"""What is done to training audio and features so that the model hears more than was recorded.
+
+Every choice is drawn from (seed, epoch, utterance), never from a worker's own state: the same run gives the same
+batches with any number of workers, and a resumed one goes on exactly.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from pydantic import Field
+from torch import Tensor
+
+from asrtts.config import Settings
+from asrtts.data.audio import resample
+from asrtts.registry import UserError
+
+SOUND_FILES = (".wav", ".flac", ".ogg")
+
+
+class SpecAugment(Settings):
+    """Masks over features (Park et al. 2019), set to zero, which is the mean after normalization."""
+
+    time_masks: int = 2
+    time_mask_frames: int = 40  # the widest a mask can be
+    time_mask_share: float = 0.2  # and never more than this share of the utterance (adaptive, Park et al. 2020)
+    freq_masks: int = 2
+    freq_mask_bins: int = 27
+    warp_frames: int = 0  # time warping by up to this many frames; 0: none
+
+
+class Additive(Settings):
+    """Noise mixed in at a signal-to-noise ratio drawn from a range."""
+
+    folder: str  # searched for wav, flac and ogg files
+    probability: float = 0.5
+    snr_db: tuple[float, float] = (5.0, 20.0)
+
+
+class Reverberation(Settings):
+    """Convolution with a measured or simulated room impulse response."""
+
+    folder: str
+    probability: float = 0.3
+
+
+class Config(Settings):
+    speed: tuple[float, ...] = (1.0,)  # factors, drawn evenly (Ko et al. 2015: 0.9, 1.0, 1.1)
+    gain_db: tuple[float, float] = (0.0, 0.0)
+    noise: Additive | None = None
+    reverberation: Reverberation | None = None
+    spec_augment: SpecAugment | None = Field(default_factory=SpecAugment)
+
+
+NONE = Config(spec_augment=None)
+
+
+def speeds(config: Config, seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
+    """The speed factor (N,) of each utterance in this epoch; batches are cut by it before any audio is read."""
+    if len(config.speed) == 1:
+        return np.full(len(indices), config.speed[0])
+    return np.asarray(config.speed)[_mix(seed, epoch, indices) % np.uint64(len(config.speed))]
+
+
+def augment_wave(config: Config, wave: np.ndarray, speed: float, sample_rate: int, rng: np.random.Generator):
+    """Speed, room, noise and gain, in that order, on samples (S,) in [-1, 1]."""
+    if speed != 1.0:
+        wave = resample(wave, round(sample_rate * speed), sample_rate)
+    if config.reverberation and rng.random() < config.reverberation.probability:
+        wave = reverberate(wave, _draw(config.reverberation.folder, sample_rate, rng))
+    if config.noise and rng.random() < config.noise.probability:
+        snr_db = rng.uniform(*config.noise.snr_db)
+        wave = add_noise(wave, _draw(config.noise.folder, sample_rate, rng), snr_db, rng)
+    if config.gain_db != (0.0, 0.0):
+        wave = wave * np.float32(10 ** (rng.uniform(*config.gain_db) / 20))
+    return wave
+
+
+def reverberate(wave: np.ndarray, response: np.ndarray) -> np.ndarray:
+    """Convolve with an impulse response; length, energy and the place of the direct sound stay as they were."""
+    peak = int(np.abs(response).argmax())
+    size = 1 << (len(wave) + len(response) - 2).bit_length()
+    wet = np.fft.irfft(np.fft.rfft(wave, size) * np.fft.rfft(response, size), size)[peak : peak + len(wave)]
+    scale = np.sqrt(np.square(wave).sum() / max(np.square(wet).sum(), 1e-12))
+    return (wet * scale).astype(np.float32)
+
+
+def add_noise(wave: np.ndarray, noise: np.ndarray, snr_db: float, rng: np.random.Generator) -> np.ndarray:
+    """Mix in a random stretch of noise, repeated if it is too short, at `snr_db` below the speech."""
+    start = int(rng.integers(len(noise)))
+    noise = np.resize(np.roll(noise, -start), len(wave))
+    power, noise_power = np.square(wave).mean(), max(np.square(noise).mean(), 1e-12)
+    return (wave + noise * np.sqrt(power / noise_power / 10 ** (snr_db / 10))).astype(np.float32)
+
+
+def mask_features(config: SpecAugment, feats: Tensor, frames: int, rng: np.random.Generator) -> None:
+    """Mask one utterance's normalized features (T, F) in place; only its first `frames` frames are speech."""
+    for _ in range(config.freq_masks):
+        width = int(rng.integers(min(config.freq_mask_bins, feats.shape[1]) + 1))
+        start = int(rng.integers(feats.shape[1] - width + 1))
+        feats[:, start : start + width] = 0
+    widest = min(config.time_mask_frames, int(frames * config.time_mask_share))
+    for _ in range(config.time_masks):
+        width = int(rng.integers(widest + 1))
+        start = int(rng.integers(frames - width + 1))
+        feats[start : start + width] = 0
+
+
+def warp_features(config: SpecAugment, feats: Tensor, frames: int, rng: np.random.Generator) -> None:
+    """Move one frame of (T, F) by up to `warp_frames`, and stretch and squeeze what lies on its two sides, in place."""
+    reach = config.warp_frames
+    if reach < 1 or frames <= 2 * reach + 1:
+        return
+    centre = int(rng.integers(reach + 1, frames - reach))
+    moved = centre + int(rng.integers(-reach, reach + 1))
+    old = np.interp(np.arange(frames), [0, moved, frames - 1], [0, centre, frames - 1])
+    below = old.astype(np.int64)
+    above, share = np.minimum(below + 1, frames - 1), feats.new_tensor(old - below)[:, None]
+    feats[:frames] = feats[below] * (1 - share) + feats[above] * share
+
+
+def _mix(seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
+    """splitmix64 of (seed, epoch, index): even, and vectorized over millions of indices."""
+    with np.errstate(over="ignore"):
+        x = indices.astype(np.uint64) + np.uint64(1) + np.uint64(epoch) * np.uint64(0x9E3779B97F4A7C15)
+        x += np.uint64(seed) * np.uint64(0xD1B54A32D192ED03)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+        return x ^ (x >> np.uint64(31))
+
+
+def _draw(folder: str, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    files = sound_files(folder)
+    return _load(files[int(rng.integers(len(files)))], sample_rate)
+
+
+@lru_cache(maxsize=16)
+def sound_files(folder: str) -> list[str]:
+    """The sound files below a folder, sorted. Raises UserError if there are none."""
+    files = sorted(str(p) for p in Path(folder).rglob("*") if p.suffix.lower() in SOUND_FILES)
+    if not files:
+        raise UserError(f"{folder}: no {', '.join(SOUND_FILES)} files for augmentation; give an existing folder")
+    return files
+
+
+@lru_cache(maxsize=256)
+def _load(path: str, sample_rate: int) -> np.ndarray:
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
+        raise UserError(f"{path}: cannot be read for augmentation ({error})") from None
+    return resample(np.ascontiguousarray(samples[:, 0]), rate, sample_rate)

@@ -1,0 +1,117 @@
+"""Checkpoints that survive `kill -9`, a full disk and a stranger.
+
+A checkpoint is a folder of safetensors and JSON: nothing is unpickled, so a file from elsewhere can do no harm. It is
+written beside its goal, flushed to the disk, sealed with checksums and renamed. The last two are kept, and a damaged
+one is passed over for the one before.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from asrtts.config import warn
+from asrtts.registry import UserError
+
+KEPT = 2
+SEAL = "SHA256SUMS"
+
+
+def save(folder: Path, update: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
+    """Write folder/update-00001234/{<name>.safetensors..., state.json, SHA256SUMS} and drop all but the last two.
+
+    Raises:
+        UserError: the disk is full; what was there before is untouched.
+    """
+    goal, beside = folder / f"update-{update:08d}", folder / "writing"
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        for name, group in tensors.items():
+            save_file({key: value.contiguous() for key, value in group.items()}, beside / f"{name}.safetensors")
+        (beside / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        files = sorted(p for p in beside.iterdir())
+        (beside / SEAL).write_text("".join(f"{_sum(p)}  {p.name}\n" for p in files), encoding="utf-8")
+        for path in [*beside.iterdir(), beside]:
+            _flush(path)
+        shutil.rmtree(goal, ignore_errors=True)
+        os.replace(beside, goal)
+        _flush(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise storage_error(folder, error) from None
+    for old in sorted(folder.glob("update-*"))[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def load_latest(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+    """The tensors and the state of the newest whole checkpoint; None if there is none yet.
+
+    Raises:
+        UserError: checkpoints are there but all are damaged.
+    """
+    found = sorted(folder.glob("update-*"), reverse=True)
+    for path in found:
+        try:
+            for line in (path / SEAL).read_text(encoding="utf-8").splitlines():
+                expected, name = line.split("  ", 1)
+                if _sum(path / name) != expected:
+                    raise ValueError(f"{name} is not what was written")
+            tensors = {p.stem: load_file(p) for p in sorted(path.glob("*.safetensors"))}
+            return tensors, json.loads((path / "state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, SafetensorError) as error:
+            warn(f"{path} is damaged ({error}); going back to the checkpoint before it")
+    if found:
+        raise UserError(f"{folder}: every checkpoint in it is damaged; delete the folder to train from the start")
+    return None
+
+
+def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write one safetensors file beside its goal and rename it."""
+    beside = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({key: value.contiguous() for key, value in weights.items()}, beside, metadata)
+        _flush(beside)
+        os.replace(beside, path)
+    except (OSError, SafetensorError) as error:
+        beside.unlink(missing_ok=True)
+        raise storage_error(path, error) from None
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Raises UserError if the file is damaged or no safetensors file."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: damaged or not a safetensors file ({error}); make it again") from None
+
+
+def storage_error(path: Path, error: Exception) -> UserError:
+    """One line for a full or broken disk."""
+    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    if full:
+        return UserError(f"{path}: the disk is full; free some space and run the same command, it goes on from there")
+    return UserError(f"{path}: cannot be written ({error})")
+
+
+def _sum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

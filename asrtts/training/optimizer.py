@@ -1,0 +1,47 @@
+"""AdamW and the learning rate's course."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from pydantic import Field, PositiveFloat
+from torch import nn
+
+from asrtts.config import Settings
+
+
+class Config(Settings):
+    lr: PositiveFloat = 1e-3  # at the end of the warm-up
+    warmup_updates: int = Field(500, ge=0)
+    schedule: Literal["cosine", "linear", "inverse_sqrt", "constant"] = "cosine"
+    final_lr: float = Field(0.01, ge=0.0, le=1.0)  # share of lr that cosine and linear end at
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-9
+    weight_decay: float = Field(1e-2, ge=0.0)  # on matrices only: biases, norms and embeddings' scales are left alone
+
+
+def build(config: Config, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019) in one fused kernel for all parameters."""
+    parameters = list(parameters)
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+
+
+def learning_rate(config: Config, update: int, updates: int) -> float:
+    """The rate for update 1, 2, ..., `updates`: a linear rise, then the schedule's fall."""
+    if update <= config.warmup_updates:
+        return config.lr * update / config.warmup_updates
+    if config.schedule == "constant":
+        return config.lr
+    if config.schedule == "inverse_sqrt":  # Vaswani et al. 2017, eq. 3, with the peak given
+        return config.lr * math.sqrt(max(1, config.warmup_updates) / update)
+    done = min(1.0, (update - config.warmup_updates) / max(1, updates - config.warmup_updates))
+    fall = (1 + math.cos(math.pi * done)) / 2 if config.schedule == "cosine" else 1 - done
+    return config.lr * (config.final_lr + (1 - config.final_lr) * fall)
