@@ -1,0 +1,46 @@
+# make demo   train three recognizers on an invented corpus, on this machine (about ten minutes on two cores)
+# make test   run the tests
+# make lint   ruff and, where it is installed, shellcheck
+# make clean  remove the environment and what the mini recipe made
+
+PYTHON ?= python3
+RECIPE := egs/mini/asr
+
+# Constraints reach the build environment too, under the names that older and newer pip read.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed-mini
+	cd $(RECIPE) && ./run.sh --stop-stage 1 && ./compare.sh
+
+test: .venv/installed-dev
+	.venv/bin/python -m pytest
+
+lint: .venv/installed-dev
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run utils/*.sh tools/*.sh egs/*/*/*.sh; \
+	else echo "shellcheck is not installed: the shell files were not checked"; fi
+
+clean:
+	rm -rf .venv build $(RECIPE)/data $(RECIPE)/exp $(RECIPE)/log $(RECIPE)/downloads
+
+# A file that appears only after pip has succeeded: an interrupted installation is taken up again.
+.venv/installed-mini: .venv/bin/python pyproject.toml constraints.txt
+	.venv/bin/python -m pip install -c constraints.txt -e '.[mini]'
+	@touch $@
+
+.venv/installed-dev: .venv/bin/python pyproject.toml constraints.txt
+	.venv/bin/python -m pip install -c constraints.txt -e '.[mini,dev]'
+	@touch $@ .venv/installed-mini
+
+.venv/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not installed; asrtts needs Python 3.11 or newer"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: asrtts needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1); name another: make demo PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { \
+	  echo "make: $(PYTHON) cannot make environments; install its venv package (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
+	$(PYTHON) -m venv .venv

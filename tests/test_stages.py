@@ -1,0 +1,212 @@
+"""The stage driver, utils/stages.sh, under a recipe of shell commands."""
+
+from __future__ import annotations
+
+import os
+import pty
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[1]
+PLAIN = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}
+RECIPE = r"""#!/usr/bin/env bash
+# trial: a recipe for tests.
+#   ./run.sh   all of it
+cd "$(dirname "$0")" || exit
+. ../../../utils/stages.sh
+
+corpus=        # the folder
+head_kind=ctc  # ctc or transducer
+options "$@"
+exp=exp/$head_kind
+
+stage 0 "Download"       echo download "$corpus"
+stage 1 "Data, checked"  echo prepare
+stage 3 "Training"       bash -c 'echo "$0"; echo trouble >&2; exit "${FAIL-0}"' "$exp"
+stage 3 "Averaging"      echo average "$exp"
+stage 5 "Scoring"        printf 'seen  10%%\rseen 100%%\n\033[1mdone\033[0m\n'
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs ./run.sh of a checkout that has a recipe, the driver and an asrtts on the PATH."""
+    recipe = tmp_path / "egs" / "trial" / "asr" / "run.sh"
+    recipe.parent.mkdir(parents=True)
+    recipe.write_text(RECIPE)
+    recipe.chmod(0o755)
+    (tmp_path / "utils").mkdir()
+    shutil.copy(TOP / "utils" / "stages.sh", tmp_path / "utils")
+    _program(tmp_path / "bin" / "asrtts", "echo asrtts")
+
+    def run(*options: str, **environment: str) -> subprocess.CompletedProcess:
+        path = environment.pop("PATH", f"{tmp_path / 'bin'}:{PLAIN['PATH']}")
+        return subprocess.run(
+            [str(recipe), *options],
+            env={**PLAIN, "PATH": path, **environment},
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=60,
+        )
+
+    run.folder = recipe.parent
+    run.top = tmp_path
+    return run
+
+
+def _program(path: Path, line: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
+
+
+def test_all_stages_run_in_order_and_every_one_is_logged(run):
+    done = run("--corpus", "my folder")
+    assert done.returncode == 0 and done.stderr == ""
+    titles = [line for line in done.stdout.splitlines() if line.startswith("== ")]
+    assert [t.split()[2] for t in titles] == ["0:", "1:", "3:", "3:", "5:"]
+    assert sorted(p.name for p in (run.folder / "log").iterdir()) == [
+        "0-download.log",
+        "1-data--checked.log",
+        "3-averaging.log",
+        "3-training.log",
+        "5-scoring.log",
+    ]
+    log = (run.folder / "log" / "0-download.log").read_text()
+    assert "echo download my\\ folder\ndownload my folder\n" in log  # the command can be copied, then what it said
+
+
+def test_stage_and_stop_stage_choose_a_part_with_dashes_or_underscores(run):
+    for options in (["--stage", "1", "--stop-stage", "3"], ["--stage=1", "--stop_stage=3"]):
+        done = run(*options, "--dry-run")
+        assert done.stdout.splitlines()[0] == "echo prepare"
+        assert done.stdout.splitlines()[-1] == "echo average exp/ctc"
+        assert len(done.stdout.splitlines()) == 3
+
+
+def test_list_and_dry_run_start_nothing(run):
+    assert run("--list").stdout.splitlines() == [
+        "  0  Download",
+        "  1  Data, checked",
+        "  3  Training",
+        "  3  Averaging",
+        "  5  Scoring",
+    ]
+    assert run("--dry-run").returncode == 0
+    assert not (run.folder / "log").exists()
+
+
+def test_help_says_the_head_comment_the_settings_and_the_stages(run):
+    text = run("--help").stdout
+    for wanted in (
+        "trial: a recipe for tests.",
+        "--head_kind=ctc  # ctc or transducer",
+        "--stop-stage",
+        "3  Averaging",
+    ):
+        assert wanted in text
+
+
+def test_a_setting_of_the_recipe_can_be_set_in_either_spelling(run):
+    assert "echo average exp/transducer" in run("--dry-run", "--head-kind", "transducer").stdout
+    assert "echo average exp/transducer" in run("--dry-run", "--head_kind=transducer").stdout
+    assert "echo download a=b" in run("--dry-run", "--corpus", "a=b").stdout
+
+
+def test_an_environment_variable_is_neither_a_setting_nor_read_as_one(run):
+    assert "unknown option '--home'" in run("--home", "/x").stderr
+    assert "unknown option '--exp'" in run("--exp", "x").stderr  # it stands below `options`
+    assert run("--dry-run", corpus="from-the-environment").stdout.startswith("echo download ''")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--head-knd", "ctc"], "unknown option '--head-knd'; did you mean --head-kind? (options: --list"),
+        (["--lits"], "did you mean --list?"),
+        (["--stage", "2"], "--stage: there is no stage '2' (stages: 0 1 3 5)"),
+        (["--stop-stage", "five"], "--stop-stage: there is no stage 'five'"),
+        (["--stage", "3", "--stop-stage", "1"], "--stage 3 comes after --stop-stage 1: nothing to do"),
+        (["--corpus"], "--corpus wants a value"),
+        (["--corpus", "--list"], "--corpus wants a value"),
+        (["train"], "unexpected argument 'train'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_starts_nothing(run, options, said):
+    done = run(*options)
+    assert done.returncode == 2
+    assert said in done.stderr and len(done.stderr.splitlines()) == 1
+    assert done.stdout == "" and not (run.folder / "log").exists()
+
+
+def test_a_failing_stage_stops_the_recipe_with_its_status_its_log_and_the_way_back(run):
+    done = run("--head-kind", "transducer", FAIL="7")
+    assert done.returncode == 7
+    assert "average" not in done.stdout
+    assert "run.sh: stage 3 (Training) stopped with status 7; the end of log/3-training.log:" in done.stderr
+    assert "  | trouble\n" in done.stderr
+    assert "again from here:   ./run.sh --stage 3 --head_kind transducer\n" in done.stderr
+    alone = done.stderr.split("this command alone: ")[1].strip()
+    again = subprocess.run(["bash", "-c", alone], capture_output=True, text=True, env={**PLAIN, "FAIL": "5"})
+    assert (again.returncode, again.stdout, again.stderr) == (5, "exp/transducer\n", "trouble\n")
+
+
+def test_a_second_run_adds_to_the_log_of_the_first(run):
+    run("--stage", "3", "--stop-stage", "3")
+    run("--stage", "3", "--stop-stage", "3", "--head-kind", "other")
+    log = (run.folder / "log" / "3-averaging.log").read_text()
+    assert "average exp/ctc" in log and "average exp/other" in log
+
+
+def test_the_log_keeps_the_last_state_of_a_progress_bar_and_no_colours(run):
+    run("--stage", "5")
+    log = (run.folder / "log" / "5-scoring.log").read_text()
+    assert log.endswith("\nseen 100%\ndone\n")
+
+
+def test_the_checkout_s_own_environment_is_used_where_asrtts_is_not_on_the_path(run):
+    bare = "/usr/bin:/bin"
+    done = run(PATH=bare)
+    assert done.returncode == 2 and "asrtts is not installed: type 'make demo' in" in done.stderr
+    _program(run.top / ".venv" / "bin" / "asrtts", "echo from the environment: $*")
+    recipe = run.folder / "run.sh"
+    recipe.write_text(RECIPE.replace("echo prepare", "asrtts prepare"))
+    assert "from the environment: prepare" in run(PATH=bare).stdout
+    assert f". {run.top}/.venv/bin/activate" in (run.folder / "log" / "1-data--checked.log").read_text()
+
+
+def test_progress_bars_stay_alive_on_a_terminal(run):
+    recipe = run.folder / "run.sh"
+    recipe.write_text(RECIPE.replace("echo prepare", """bash -c 'echo "colour=${FORCE_COLOR-}"'"""))
+    reader, writer = pty.openpty()
+    environment = {**PLAIN, "PATH": f"{run.top / 'bin'}:{PLAIN['PATH']}"}
+    command = [str(recipe), "--stage", "1", "--stop-stage", "1"]
+    process = subprocess.Popen(command, stdin=writer, stdout=writer, stderr=writer, env=environment)
+    os.close(writer)
+    seen = b""
+    while True:
+        try:
+            block = os.read(reader, 4096)
+        except OSError:  # Linux says so when the other side has closed
+            break
+        if not block:
+            break
+        seen += block
+    os.close(reader)
+    assert process.wait(30) == 0
+    assert b"colour=1" in seen
+    assert "colour=\n" in run("--stage", "1").stdout  # and nothing is coloured where there is none
+
+
+def test_list_answers_at_once(run):
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        run("--list")
+        times.append(time.perf_counter() - start)
+    assert min(times) <= 0.3

@@ -1,0 +1,104 @@
+# The stage driver that every run.sh sources: `options "$@"`, then one line `stage N "Title" command...` after another.
+# shellcheck shell=bash
+# A setting is a line `name=value` between `. stages.sh` and `options`; `--name value` changes it.
+
+set -u
+_recipe=${0##*/} _from=0 _to=99 _mode=run _given=()
+
+options() {
+  local settings stages name value
+  settings=$(sed -n '/^options /q; s/^\([a-z][a-z0-9_]*\)=.*/\1/p' "$_recipe")
+  stages=$(sed -n 's/^stage \([0-9]*\) .*/\1/p' "$_recipe" | uniq)
+  while (($#)); do
+    case $1 in
+      -h | --help) _help && _mode=list && shift && continue ;;
+      --list) _mode=list && shift && continue ;;
+      --dry-run | --dry_run) _mode=dry && shift && continue ;;
+      --?*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
+      --?*) ;;
+      *) _refuse "unexpected argument '$1' (settings are given as --name value; see --help)" ;;
+    esac
+    name=${1#--} name=${name//-/_}
+    [[ " stage stop_stage ${settings//$'\n'/ } " == *" $name "* ]] ||
+      _refuse "unknown option '$1'$(_nearest "$name" list dry_run help stage stop_stage "$settings")"
+    [[ $# -gt 1 && ${2-} != --* ]] || _refuse "$1 wants a value"
+    value=$2
+    if [[ $name == *stage ]] && [[ " ${stages//$'\n'/ } " != *" $value "* ]]; then
+      _refuse "$1: there is no stage '$value' (stages: ${stages//$'\n'/ })"
+    fi
+    case $name in
+      stage) _from=$value ;;
+      stop_stage) _to=$value ;;
+      *) printf -v "$name" %s "$value" && _given+=("--$name" "$value") ;;
+    esac
+    shift 2
+  done
+  ((_from <= _to)) || _refuse "--stage $_from comes after --stop-stage $_to: nothing to do"
+  [[ $_mode != run ]] || _find_asrtts
+}
+
+stage() { # number, title, command...
+  local number=$1 title=$2 log status writer
+  shift 2
+  ((number >= _from && number <= _to)) || return 0
+  case $_mode in
+    list) printf '%3d  %s\n' "$number" "$title" && return ;;
+    dry) _quoted "$@" && return ;;
+  esac
+  log=log/$number-${title,,} log=${log//[^a-z0-9\/]/-}.log
+  mkdir -p log
+  printf '\n== stage %s: %s\n%s\n' "$number" "$title" "$(_quoted "$@")"
+  # Through a pipe, so that the log holds what the screen shows; progress bars are told of the terminal behind it.
+  printf '\n# %(%F %T)T in %s%s\n%s\n' -1 "$PWD" "$_activate" "$(_quoted "$@")" >>"$log"
+  exec 3> >(trap '' INT && _last_states >>"$log")
+  writer=$!
+  [[ ! -t 1 ]] || export FORCE_COLOR=${FORCE_COLOR-1}
+  "$@" 2>&1 3>&- | tee -i /dev/fd/3
+  status=${PIPESTATUS[0]}
+  exec 3>&- && wait "$writer"
+  ((status == 0)) && return
+  {
+    printf '\n%s: stage %s (%s) stopped with status %s; the end of %s:\n' "$_recipe" "$number" "$title" "$status" "$log"
+    tail -n 5 "$log" | sed 's/^/  | /'
+    printf 'again from here:   %s\nthis command alone: %s\n' \
+      "$(_quoted "./$_recipe" --stage "$number" "${_given[@]}")" "$(_quoted "$@")"
+  } >&2
+  exit "$status"
+}
+
+_quoted() { # a command as it can be typed
+  local line
+  printf -v line '%q ' "$@"
+  printf '%s\n' "${line% }"
+}
+
+_last_states() { # what stays on a screen: a progress bar returns to the start of its line and writes over it
+  sed -u -e $'s/\r*$//' -e $'s/.*\r//' -e $'s/\e\\[[0-9;?]*[A-Za-z]//g'
+}
+
+_find_asrtts() { # recipes run from a fresh clone after `make demo`, with no environment activated
+  local top
+  top=$(cd "${BASH_SOURCE[0]%/*}/.." && pwd) && _activate=
+  command -v asrtts >/dev/null && return
+  [[ -x $top/.venv/bin/asrtts ]] || _refuse "asrtts is not installed: type 'make demo' in $top, or activate its environment"
+  PATH=$top/.venv/bin:$PATH && _activate="; . $top/.venv/bin/activate"
+}
+
+_help() {
+  sed -n '2,${/^#/!q; s/^# \{0,1\}//p;}' "$_recipe"
+  printf '\nSettings (--name value):\n'
+  sed -n '/^options /q; s/^\([a-z][a-z0-9_]*=.*\)/  --\1/p' "$_recipe"
+  printf '\n  --stage N  --stop-stage N   from and to a stage\n  --list  --dry-run  --help   the stages; their commands; this\n\nStages:\n'
+}
+
+_nearest() { # the end of an error line: what may have been meant, of the names that follow
+  python3 -c 'import difflib, sys
+names = " ".join(sys.argv[2:]).replace("_", "-").split()
+near = difflib.get_close_matches(sys.argv[1].replace("_", "-"), names, 1, 0.5)
+print("".join(f"; did you mean --{n}?" for n in near) + " (options: --" + ", --".join(names) + ")")' "$@"
+}
+
+_refuse() {
+  printf '%s: %s\n' "./$_recipe" "$1" >&2
+  exit 2
+}
