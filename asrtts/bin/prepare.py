@@ -2,110 +2,258 @@
 
 from __future__ import annotations
 
+import argparse
+import errno
+import hashlib
+import inspect
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
-from functools import partial
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from asrtts import registry
-from asrtts.config import ArgumentParser
-from asrtts.data import manifest
-from asrtts.data.inspection import Inspection, Limits, inspect
+from asrtts.bin import _summary as summary
+from asrtts.config import ArgumentParser, warn
+from asrtts.data import diagnosis, manifest, survey
+from asrtts.data.diagnosis import KINDS, Finding, Seen
+from asrtts.data.inspection import Limits
 from asrtts.data.utterance import Utterance
-from asrtts.registry import UserError
+from asrtts.registry import UserError, suggestion
+from asrtts.text.tokenizer import Tokenizer
 
 Splits = dict[str, list[Utterance]]
 
 
 def parser() -> ArgumentParser:
     options = ArgumentParser("prepare", __doc__)
-    options.add_argument("corpus", help="a file of asrtts/corpora, e.g. an4")
-    options.add_argument("root", type=Path, help="where stage 0 put the corpus, e.g. downloads")
-    options.add_argument("data", type=Path, help="where the manifests go, e.g. data")
-    options.add_argument("--corpus", type=Path, metavar="DIR", dest="there", help="a corpus that is there already")
-    options.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one per CPU)")
-    options.add_argument("--min-seconds", type=float, default=Limits.min_seconds, help="default: %(default)s")
-    options.add_argument("--max-seconds", type=float, default=Limits.max_seconds, help="default: %(default)s")
+    add = options.add_argument
+    add("corpus", help="a file of asrtts/corpora, e.g. an4")
+    add("root", type=Path, help="where stage 0 put the corpus, e.g. downloads")
+    add("data", type=Path, help="where the manifests go, e.g. data")
+    add("--corpus", type=Path, metavar="DIR", dest="there", help="a corpus that is there already (or ASRTTS_CORPORA)")
+    add("--jobs", type=int, default=os.cpu_count(), help="processes (default: one per CPU)")
+    add("--tokens", type=Path, metavar="FOLDER", help="check against these tokens, e.g. data/tokens")
+    add("--subsampling", type=int, default=4, help="with --tokens: the encoder's, for CTC (default: 4)")
+    add("--sample-rate", type=int, default=16000, help="that of the features, in Hz (default: 16000)")
+    add(
+        "--min-seconds", type=float, default=Limits.min_seconds, help="shorter is not trained on (default: %(default)s)"
+    )
+    add("--max-seconds", type=float, default=Limits.max_seconds, help="longer is not trained on (default: %(default)s)")
+    add("--max-dropped", type=float, default=0.05, help="stop if more of a split is left out (default: 0.05)")
+    add("--allow", action="append", default=[], metavar="KIND", help="report this kind, but neither stop nor drop")
+    add("--stop", action="append", default=[], metavar="KIND", help="stop at this kind, e.g. speaker-leak")
+    add("--keep-going", action="store_true", help="allow every kind that stops")
+    add("--allow-pipes", action="store_true", help="run the commands that a Kaldi wav.scp holds")
+    add("--force", action="store_true", help="do it again though nothing changed")
+    options.epilog = "kinds: " + ", ".join(KINDS)
     return options
 
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    limits = Limits(args.min_seconds, args.max_seconds)
-    splits = _utterances(args.corpus, _roots(args.root, args.there))
-    inspected = _inspect_all(splits, limits, args.jobs)
-    kept = {}
-    for split, found in inspected.items():
-        pairs = zip(splits[split], found, strict=True)
-        kept[split] = [
-            replace(u, seconds=i.seconds, sample_rate=i.sample_rate)
-            for u, i in pairs
-            if i.seconds and not {"unreadable", "truncated", "not-finite"} & {kind for kind, _ in i.findings}
-        ]
-    if not kept.get("train"):
-        raise UserError(f"{args.corpus}: no audio of a train split can be read; get the corpus again (stage 0)")
-    _write(args.data, kept)
-    for split, utterances in kept.items():
-        hours = sum(u.seconds for u in utterances) / 3600
-        print(f"{args.data / split}.jsonl: {len(utterances)} of {len(splits[split])} utterances, {hours:.2f} h")
+    effects, limits = _effects(args), _limits(args)
+    tokenizer = Tokenizer.load(args.tokens) if args.tokens else None
+    splits = _utterances(args)
+    keys = survey.keys([u for utterances in splits.values() for u in utterances], limits)
+    fingerprint = _fingerprint(args, splits, keys, tokenizer)
+    if not args.force and (before := _finished(args.data, fingerprint)):
+        kept = ", ".join(f"{split} {count}" for split, count in before["utterances"].items())
+        print(f"{args.data}: finished before and nothing changed: {kept} utterances; --force does it again")
+        return
+    try:
+        seen = _look(splits, keys, limits, args)
+        findings = list(_check(seen, tokenizer, args))
+        kept = _kept(seen, findings, effects)
+        findings += _losses(splits, kept, args.max_dropped)
+        findings.sort(key=lambda f: list(KINDS).index(f.kind))  # stable: within a kind, the order of the corpus
+        summary.show(seen, kept, findings, effects)
+        stops = [f for f in findings if effects[f.kind] == "stop"]
+        _write(args.data, {} if stops else kept, findings, fingerprint)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise UserError(
+            f"{args.data}: the disk is full; no manifest was written. Make room, then start again"
+        ) from None
+    if stops:
+        raise UserError(_stopped(stops, args))
 
 
-def _roots(root: Path, there: Path | None) -> list[Path]:
-    """Where to look: what --corpus names first; else stage 0's folder, then ASRTTS_CORPORA."""
-    if there:
-        return [there, root]
-    return [root, *(Path(folder) for folder in [os.environ.get("ASRTTS_CORPORA")] if folder)]
+def _effects(args: argparse.Namespace) -> dict[str, str]:
+    """What each kind does in this run: stop, drop, drop-train or note."""
+    for kind in (*args.allow, *args.stop):
+        if kind not in KINDS:
+            raise UserError(f"no kind of finding is named '{kind}'{suggestion(kind, KINDS)}")
+    final = [kind for kind in args.allow if KINDS[kind].final]
+    if final:
+        raise UserError(f"--allow {final[0]}: there is nothing to train on; {KINDS[final[0]].fix}")
+    effects = {kind: KINDS[kind].effect for kind in KINDS}
+    if args.keep_going:
+        effects |= {kind: "note" for kind in KINDS if effects[kind] == "stop" and not KINDS[kind].final}
+    return effects | dict.fromkeys(args.stop, "stop") | dict.fromkeys(args.allow, "note")
 
 
-def _utterances(corpus: str, roots: list[Path]) -> Splits:
-    """The corpus from the first folder that holds it; where none does, the error of the first."""
-    module = registry.find("asrtts.corpora", corpus)
+def _limits(args: argparse.Namespace) -> Limits:
+    if not 0 <= args.min_seconds < args.max_seconds:
+        raise UserError(f"--min-seconds {args.min_seconds:g} is not below --max-seconds {args.max_seconds:g}")
+    for name in ("jobs", "subsampling", "sample_rate"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: wanted 1 or more")
+    return Limits(args.min_seconds, args.max_seconds)
+
+
+def _utterances(args: argparse.Namespace) -> Splits:
+    """The corpus from the first folder that holds it: that of --corpus, or else stage 0's, then ASRTTS_CORPORA.
+
+    Raises:
+        UserError: none does; the first folder's error.
+    """
+    read = registry.find("asrtts.corpora", args.corpus).utterances
+    options: dict[str, Any] = {}
+    if args.allow_pipes:
+        if "allow_pipes" not in inspect.signature(read).parameters:
+            raise UserError(f"--allow-pipes is for Kaldi data folders; {args.corpus} holds no commands")
+        options["allow_pipes"] = True
+    shared = os.environ.get("ASRTTS_CORPORA")
+    roots = [args.there, args.root] if args.there else [args.root, *([Path(shared)] if shared else [])]
     errors = []
     for root in roots:
         try:
-            return module.utterances(root)
+            splits = read(root, **options)
         except UserError as error:
             errors.append(error)
+            continue
+        if errors and roots[0].exists():
+            warn(f"{args.corpus} is read from {root}, since {errors[0]}")
+        return splits
     raise errors[0]
 
 
-def _inspect_all(splits: Splits, limits: Limits, jobs: int) -> dict[str, list[Inspection]]:
-    """Every utterance's inspection, in the order of the listing whatever the number of processes."""
-    listed = [u for utterances in splits.values() for u in utterances]
+def _look(splits: Splits, keys: list[str], limits: Limits, args: argparse.Namespace) -> list[Seen]:
+    """Every utterance with its inspection, while a bar shows how far it is."""
+    pairs = [(split, u) for split, utterances in splits.items() for u in utterances]
+    memory = args.data / ".inspected"
+    if args.force:
+        memory.unlink(missing_ok=True)
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        results = iter(list(progress.track(_map(listed, limits, jobs), len(listed), description="reading audio")))
-    return {split: [next(results) for _ in utterances] for split, utterances in splits.items()}
+    started = time.monotonic()
+    known = survey.recall(memory)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        inspections = survey.survey([u for _, u in pairs], keys, known, memory, limits, args.jobs)
+        tracked = progress.track(inspections, len(pairs), description="reading audio")
+        seen = [Seen(split, u, audio) for (split, u), audio in zip(pairs, tracked, strict=True)]
+    took = time.monotonic() - started
+    hours = sum(s.audio.seconds for s, key in zip(seen, keys, strict=True) if key not in known) / 3600
+    rate = f"in {took:.1f} s, {60 * hours / took:.0f} h a minute" if hours else "(no file has changed)"
+    print(f"{args.corpus}: {hours:.2f} h of audio looked at {rate}")
+    return seen
 
 
-def _map(listed: list[Utterance], limits: Limits, jobs: int) -> Iterator[Inspection]:
-    look = partial(inspect, limits=limits)
-    if jobs <= 1:
-        yield from map(look, listed)
-        return
+def _check(seen: list[Seen], tokenizer: Tokenizer | None, args: argparse.Namespace) -> Iterable[Finding]:
+    yield from diagnosis.of_audio(seen, args.sample_rate)
+    yield from diagnosis.of_text(seen)
+    if tokenizer:
+        yield from diagnosis.of_tokens(seen, tokenizer, args.subsampling)
+    yield from diagnosis.of_copies(seen)
+    yield from diagnosis.of_speakers(seen)
+    yield from diagnosis.of_folders(s.utterance for s in seen)
+
+
+def _kept(seen: list[Seen], findings: list[Finding], effects: dict[str, str]) -> Splits:
+    """The utterances that go into the manifests, with what their files say of duration and rate."""
+    dropped = {(f.split, f.utt_id, f.audio) for f in findings if _drops(f, effects) and f.kind != "doubled-id"}
+    kept: Splits = {s.split: [] for s in seen}
+    ids = set()
+    for s in seen:
+        u = s.utterance
+        if (s.split, u.utt_id, u.audio) not in dropped and (s.split, u.utt_id) not in ids:
+            ids.add((s.split, u.utt_id))
+            kept[s.split].append(replace(u, seconds=s.audio.seconds, sample_rate=s.audio.sample_rate))
+    return kept
+
+
+def _drops(finding: Finding, effects: dict[str, str]) -> bool:
+    effect = effects[finding.kind]
+    return effect == "drop" or (effect == "drop-train" and diagnosis.is_train(finding.split))
+
+
+def _losses(splits: Splits, kept: Splits, allowed: float) -> Iterable[Finding]:
+    """Splits that have lost too much to be what their name says."""
+    if not any(kept.get(split) for split in splits if diagnosis.is_train(split)):
+        yield Finding("no-train", "", "", "", f"no training utterance is left (splits: {', '.join(splits) or 'none'})")
+    for split, utterances in splits.items():
+        lost = len(utterances) - len(kept.get(split, []))
+        if lost > allowed * len(utterances):
+            found = f"{lost} of {len(utterances)} are left out, over --max-dropped {allowed:g}"
+            yield Finding("many-dropped", split, "", "", found)
+
+
+def _stopped(stops: list[Finding], args: argparse.Namespace) -> str:
+    """One line: the first kind that stops, one example, the fix and the way round."""
+    first = stops[0]
+    count = sum(f.kind == first.kind for f in stops)
+    others = sorted({f.kind for f in stops} - {first.kind})
+    where = " ".join(part for part in (first.split, first.utt_id) if part)
+    fix = KINDS[first.kind].fix + ("" if KINDS[first.kind].final else f", or go on with --allow {first.kind}")
+    return (
+        f"{args.corpus}: {first.kind}: {where + ': ' if where else ''}{first.found}"
+        + (f" (and {count - 1} more)" if count > 1 else "")
+        + f"; {fix}"
+        + (f". Also: {', '.join(others)}" if others else "")
+        + f". All of them are in {args.data / 'checks.jsonl'}; no manifest was written"
+    )
+
+
+def _fingerprint(args: argparse.Namespace, splits: Splits, keys: list[str], tokenizer: Tokenizer | None) -> str:
+    """What the manifests depend on: the listing, the audio files' sizes and times, the tokens, the settings."""
+    settings = {k: v for k, v in vars(args).items() if k not in ("root", "data", "there", "jobs", "force", "tokens")}
+    digest = hashlib.sha256(repr((settings, tokenizer and tokenizer.fingerprint(), keys)).encode())
+    for split, utterances in splits.items():
+        for u in utterances:
+            digest.update(repr((split, *asdict(u).values())).encode())
+    return digest.hexdigest()[:16]
+
+
+def _finished(data: Path, fingerprint: str) -> dict[str, Any] | None:
+    """What an earlier run wrote down, if it saw the same corpus and its files are still as it left them."""
     try:
-        with ProcessPoolExecutor(jobs) as pool:
-            yield from pool.map(look, listed, chunksize=16)
-    except BrokenProcessPool:
-        raise UserError("a process died while reading audio (memory?); try again with --jobs 1") from None
+        before = json.loads((data / "prepare.json").read_text(encoding="utf-8"))
+        same = before["fingerprint"] == fingerprint
+        return before if same and all(_hash(data / name) == value for name, value in before["files"].items()) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # not there, or not whole: do it again
 
 
-def _write(data: Path, splits: Splits) -> None:
-    """All manifests or none: written in a folder beside their place, then renamed."""
+def _write(data: Path, kept: Splits, findings: list[Finding], fingerprint: str) -> None:
+    """The manifests, all or none, and the findings: written in a folder beside, then renamed; prepare.json last."""
     data.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=".prepare-", dir=data))
     try:
-        for split, utterances in splits.items():
+        for split, utterances in kept.items():
             manifest.write(beside / f"{split}.jsonl", utterances)
-        for path in sorted(beside.iterdir()):
-            os.replace(path, data / path.name)
+        with open(beside / "checks.jsonl", "w", encoding="utf-8") as lines:
+            for finding in findings:
+                lines.write(json.dumps({**asdict(finding), "fix": KINDS[finding.kind].fix}, ensure_ascii=False) + "\n")
+        names = sorted(path.name for path in beside.iterdir())
+        about = {"fingerprint": fingerprint, "utterances": {split: len(kept[split]) for split in kept}}
+        about["findings"] = dict(Counter(f.kind for f in findings))
+        about["files"] = {name: _hash(beside / name) for name in names}
+        (beside / "prepare.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        (data / "prepare.json").unlink(missing_ok=True)
+        for name in [*names, "prepare.json"] if kept else names:
+            os.replace(beside / name, data / name)
     finally:
         shutil.rmtree(beside)
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -7,13 +7,15 @@ import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from asrtts.data.utterance import Utterance
 
+VERSION = 1  # of what is looked for: another number, and everything is inspected again
 SLACK = 0.01  # seconds by which a rounded duration may exceed the file; `audio.read` grants the same
+LONGEST = 3 * 3600  # seconds; a damaged header promises years, and the memory for them would be asked for
 STREAMED = 0x7FFF0000  # a wav written to a pipe claims this many bytes or more, since its writer did not know
 
 
@@ -48,11 +50,14 @@ def inspect(utterance: Utterance, limits: Limits) -> Inspection:
             rate, channels, frames = sound.samplerate, sound.channels, sound.frames
             first = round(utterance.start * rate)
             wanted = round(utterance.seconds * rate) if utterance.seconds else max(frames - first, 0)
+            if wanted > LONGEST * rate:
+                found = (
+                    f"{wanted / rate / 3600:.1f} h in one utterance: a damaged header, or a recording without segments"
+                )
+                return Inspection(sample_rate=rate, findings=(("unreadable", found),))
             sound.seek(min(first, frames))
-            samples = sound.read(wanted, dtype="float32", always_2d=True)
-    except FileNotFoundError:
-        return Inspection(findings=(("missing-audio", "no such file"),))
-    except (soundfile.SoundFileError, RuntimeError, OSError, struct.error) as error:
+            samples = _read(sound, min(wanted, max(frames - first, 0)))
+    except (soundfile.SoundFileError, RuntimeError, OSError, ValueError) as error:
         return Inspection(findings=(_why_unreadable(utterance.audio, error),))
     if utterance.channel >= channels:
         found = f"channel {utterance.channel} is wanted, the file has {channels}"
@@ -71,6 +76,26 @@ def inspect(utterance: Utterance, limits: Limits) -> Inspection:
     if len(mono):
         findings += _of_samples(mono, len(mono) / rate, limits)
     return Inspection(round(len(mono) / rate, 6), rate, _digest(mono, rate), tuple(findings))
+
+
+def _read(sound: Any, wanted: int) -> np.ndarray:
+    """(S, C) float32; where decoding breaks off (a FLAC that was cut), what comes before that, in whole blocks."""
+    import soundfile
+
+    first, block = sound.tell(), sound.samplerate // 10
+    try:
+        return sound.read(wanted, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, RuntimeError):
+        sound.seek(first)
+        blocks = []
+        while sum(map(len, blocks)) < wanted:
+            try:
+                blocks.append(sound.read(block, dtype="float32", always_2d=True))
+            except (soundfile.SoundFileError, RuntimeError):
+                break
+        if not blocks:
+            raise
+        return np.concatenate(blocks)
 
 
 def promise(path: Path) -> tuple[int, int] | None:

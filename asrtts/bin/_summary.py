@@ -1,0 +1,51 @@
+"""What `asrtts prepare` prints: a line a split, and a line a kind of finding with one example and its fix."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from asrtts.data.diagnosis import KINDS, Finding, Seen
+from asrtts.data.utterance import Utterance
+
+
+def show(seen: list[Seen], kept: dict[str, list[Utterance]], findings: list[Finding], effects: dict[str, str]) -> None:
+    """Print both tables; `effects` is what each kind does in this run."""
+    console = Console(width=None if sys.stdout.isatty() else 120, markup=False, highlight=False)
+    console.print(_of_splits(seen, kept))
+    console.print(_of_findings(findings, effects) if findings else "nothing found that would harm")
+
+
+def _of_splits(seen: list[Seen], kept: dict[str, list[Utterance]]) -> Table:
+    table = Table("split", box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("found", "kept", "hours", "speakers", "shortest", "median", "longest"):
+        table.add_column(title, justify="right")
+    for split, found in Counter(s.split for s in seen).items():
+        seconds = [u.seconds for u in kept[split]] or [0.0]
+        speakers = len({u.speaker for u in kept[split] if u.speaker})
+        lengths = (min(seconds), statistics.median(seconds), max(seconds))
+        numbers = (str(found), str(len(kept[split])), f"{sum(seconds) / 3600:.2f}", str(speakers or "?"))
+        table.add_row(split, *numbers, *(f"{s:.1f} s" for s in lengths))
+    return table
+
+
+def _of_findings(findings: list[Finding], effects: dict[str, str]) -> Table:
+    groups = defaultdict(list)
+    for finding in findings:
+        groups[finding.kind].append(finding)
+    table = Table("finding", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("count", justify="right")
+    for title in ("effect", "example", "fix"):
+        table.add_column(title, overflow="fold")
+    for kind, group in groups.items():
+        first = group[0]
+        where = " ".join(part for part in (first.split, first.utt_id or Path(first.audio).name) if part)
+        effect = {"stop": "STOP", "drop-train": "drop"}.get(effects[kind], effects[kind])
+        table.add_row(kind, str(len(group)), effect, f"{where}: {first.found}", KINDS[kind].fix)
+    return table
