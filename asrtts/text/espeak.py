@@ -25,7 +25,8 @@ _ALIASES = {"en": "en-us", "en-gb": "en", "zh": "cmn"}  # what people write -> t
 def speak(text: str, voice: str, pitch: int = 50, words_per_minute: int = 175, liveliness: int = 50) -> np.ndarray:
     """The text spoken: samples (S,), int16, at `sample_rate()` Hz.
 
-    The library keeps state from one call to the next, so that the last bits depend on what was spoken before.
+    The library keeps state from one call to the next: the same calls in a fresh process give the same samples, but
+    what was spoken before moves them a little.
 
     Args:
         voice: a language and a variant, e.g. "en-us+f2".
@@ -98,6 +99,7 @@ def _library() -> ctypes.CDLL:
     if rate <= 0:
         raise UserError(f"espeak-ng does not start with the voices in {data}; reinstall espeakng-loader")
     library.espeak_SetSynthCallback(_listen)
+    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # breathy voices draw noise, otherwise seeded by the clock
     _started[:] = [rate]
     return library
 
