@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NoReturn
 
+from asrtts.data.fetching import Archive
 from asrtts.registry import UserError
 
 
@@ -14,38 +16,32 @@ def find(root: Path, corpus: str, folders: Iterable[str], sign: str) -> Path | N
 
     `root` itself and `root/<corpus>` are both tried, since a folder of corpora has one folder for each.
     """
-    folders = list(folders)
     for below in (Path(), Path(corpus)):
         for folder in folders:
-            place = Path(
-                os.path.abspath(Path(root) / below / folder)
-            )  # links stay: a manifest names what the user named
+            place = Path(os.path.abspath(Path(root) / below / folder))  # links stay: manifests name what the user named
             if next(place.glob(sign), None) is not None:
                 return place
     return None
 
 
-def locate(root: Path, corpus: str, folders: Iterable[str], sign: str, archives: str) -> Path:
-    """Like `find`, where the corpus must be there.
+def packed(root: Path, corpus: str, archive: Archive) -> Path | None:
+    """The archive's file in `root` or `root/<corpus>`, if it is there."""
+    for place in (Path(root), Path(root) / corpus):
+        if (place / archive.name).is_file():
+            return place / archive.name
+    return None
 
-    Raises:
-        UserError: it is not; the line says what was looked for, whether an archive waits to be unpacked, and the
-            command that gets it.
-    """
-    folders = list(folders)
-    place = find(root, corpus, folders, sign)
-    if place is not None:
-        return place
+
+def missing(root: Path, corpus: str, wanted: str, archives: Iterable[Archive]) -> NoReturn:
+    """Raise the UserError of a corpus that is not in `root`: what was looked for, and the command that gets it."""
     if not Path(root).is_dir():
         raise UserError(f"{root}: no such folder; get {corpus} with `asrtts download {corpus} {root}` (stage 0)")
-    packed = find(root, corpus, [""], archives)
-    if packed is not None:
-        archive = sorted(packed.glob(archives))[0]
-        raise UserError(
-            f"{archive}: {corpus} is still packed; unpack it with "
-            f"`asrtts download {corpus} downloads --corpus {root}` and name that folder"
-        )
-    wanted = " or ".join(str(Path(folder) / sign) for folder in folders)
+    for archive in archives:
+        if waiting := packed(root, corpus, archive):
+            raise UserError(
+                f"{waiting}: {corpus} is still packed; unpack it with "
+                f"`asrtts download {corpus} downloads --corpus {root}` and name downloads instead"
+            )
     raise UserError(f"{root}: no {corpus} here (looked for {wanted}); get it with `asrtts download {corpus} {root}`")
 
 

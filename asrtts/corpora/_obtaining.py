@@ -1,0 +1,157 @@
+"""How a published corpus comes to `downloads/<corpus>`: a link to what is there already, or an archive, unpacked."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from asrtts.corpora._layout import packed
+from asrtts.data.archive import unpack
+from asrtts.data.fetching import Archive, Report, fetch
+from asrtts.registry import UserError
+
+_EVERY = 10.0  # seconds between two lines in a log
+
+Find = Callable[[Path, str], Path | None]  # (folder, part) -> where that part of the corpus lies unpacked
+
+
+def openslr(number: int) -> tuple[str, ...]:
+    """The folder of a resource on openslr.org and its mirrors in the USA, Europe (two) and China."""
+    hosts = ("www.openslr.org", "us.openslr.org", "openslr.trmal.net", "openslr.elda.org", "openslr.magicdatatech.com")
+    return tuple(f"https://{host}/resources/{number}" for host in hosts)
+
+
+def obtain(
+    root: Path,
+    corpus: str,
+    parts: Mapping[str, Archive],
+    find: Find,
+    *,
+    source: Path | None = None,
+    trust: str = "",
+    inner: str = "",
+    every: bool = True,
+) -> Path:
+    """Make `root/<corpus>` hold the parts of a corpus; a part that is there is left alone. Returns that folder.
+
+    `source` (a corpus, or a folder of corpora) is never written to: a tree in it gets a link, an archive is unpacked
+    from where it lies. Where `source` is not given, ASRTTS_CORPORA is asked before the network is.
+
+    Args:
+        inner: as in `unpack`.
+        every: a tree in `source` must hold all parts; else one of them is enough.
+
+    Raises:
+        UserError: `source` has nothing of the corpus, or as `fetch` and `unpack` do.
+    """
+    place, there = Path(root) / corpus, source or _shelf()
+    if there and not there.is_dir():
+        raise UserError(f"{there}: no such folder (named by {'--corpus' if source else 'ASRTTS_CORPORA'})")
+    lacking = [part for part in parts if find(root, part) is None]
+    if not lacking:
+        print(f"{corpus}: already in {find(root, next(iter(parts)))}")
+        return place
+    trees = {part: tree for part in parts if there and (tree := find(there, part))}
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if trees and (source or _vacant(place)):
+            if every and trees.keys() != parts.keys():
+                raise UserError(f"{there}: {corpus} is there without {', '.join(parts.keys() - trees.keys())}")
+            return _link(place, next(iter(trees.values())), corpus)
+        _bring_all(place, corpus, {part: parts[part] for part in lacking}, there, source is not None, trust, inner)
+    except PermissionError as error:
+        raise UserError(f"{error.filename}: {error.strerror}; name a folder that can be written") from None
+    for part in lacking:
+        if find(root, part) is None:
+            raise UserError(f"{place}: {parts[part].name} was unpacked but holds no {part}; is it another archive?")
+    print(f"{corpus}: unpacked in {place}")
+    return place
+
+
+def _shelf() -> Path | None:
+    """The folder of corpora that the environment names."""
+    return Path(os.environ["ASRTTS_CORPORA"]) if os.environ.get("ASRTTS_CORPORA") else None
+
+
+def _vacant(place: Path) -> bool:
+    """Nothing would be lost if a link stood here."""
+    return place.is_symlink() or not place.exists() or (place.is_dir() and not any(place.iterdir()))
+
+
+def _link(place: Path, tree: Path, corpus: str) -> Path:
+    """Use a corpus where it lies: it may be large, and its folder may be read-only."""
+    if not _vacant(place):
+        raise UserError(f"{place}: is in the way of a link to {tree}; move it away, or leave out --corpus")
+    if place.is_symlink():
+        place.unlink()
+    elif place.exists():
+        place.rmdir()
+    place.symlink_to(tree, target_is_directory=True)
+    print(f"{corpus}: used in place, {place} -> {tree}")
+    return place
+
+
+def _bring_all(
+    place: Path, corpus: str, parts: Mapping[str, Archive], there: Path | None, only_there: bool, trust: str, inner: str
+) -> None:
+    """Unpack every part: from an archive in `there`, or from the network."""
+    archives = {part: packed(there, corpus, archive) if there else None for part, archive in parts.items()}
+    if only_there and None in archives.values():
+        names = ", ".join(parts[part].name for part, path in archives.items() if path is None)
+        raise UserError(f"{there}: holds neither {corpus} unpacked nor {names}; without --corpus it is downloaded")
+    if place.is_symlink():
+        if place.exists():
+            raise UserError(
+                f"{place}: is a link to {place.resolve()}, which lacks {', '.join(parts)}; remove the link to have a "
+                "folder of its own, or add to that corpus yourself"
+            )
+        place.unlink()
+    for part, archive in parts.items():
+        _bring(place, archive, archives[part], trust, inner)
+
+
+def _bring(place: Path, archive: Archive, there: Path | None, trust: str, inner: str) -> None:
+    if there:
+        with meter(f"unpacking {there}") as report:
+            unpack(there, place, inner, report)
+        return
+    with meter(f"downloading {archive.name}") as report:
+        fetched = fetch(archive, place, trust=trust, report=report)
+    with meter(f"unpacking {archive.name}") as report:
+        unpack(fetched, place, inner, report)
+    fetched.unlink()  # the tree is whole now
+
+
+@contextmanager
+def meter(title: str) -> Iterator[Report]:
+    """A bar with speed and time left on a terminal; elsewhere (a log) a line now and then."""
+    if not sys.stderr.isatty():
+        yield _lines(title)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()]
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total or None)
+
+
+def _lines(title: str) -> Report:
+    begun = said = time.monotonic()
+    first = -1  # bytes that were there before; they say nothing about the speed
+
+    def report(done: int, total: int) -> None:
+        nonlocal said, first
+        first = done if first < 0 else first
+        now = time.monotonic()
+        if total and now - said > _EVERY and done > first:
+            said = now
+            minutes = (now - begun) * (total - done) / (done - first) / 60
+            print(f"{title}: {done / 1e6:.0f} of {total / 1e6:.0f} MB, {minutes:.0f} minutes left", file=sys.stderr)
+
+    return report

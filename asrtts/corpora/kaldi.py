@@ -1,0 +1,168 @@
+"""Any data folder of Kaldi or ESPnet: wav.scp, text, utt2spk and, for long recordings, segments."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from asrtts.config import warn
+from asrtts.corpora._layout import read_lines
+from asrtts.data.utterance import Utterance
+from asrtts.registry import UserError
+
+HOMEPAGE = "https://kaldi-asr.org/doc/data_prep.html"
+
+OVERSHOOT = 0.5  # seconds that a segment may end behind its recording: extract-segments cuts those and refuses others
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A file of `key value` lines."""
+
+    path: Path
+    values: dict[str, str]
+    lines: dict[str, int]
+
+    def at(self, key: str) -> str:
+        return f"{self.path}:{self.lines[key]}"
+
+
+def download(root: Path) -> Path:
+    """There is nothing to get: the folder is the user's own."""
+    raise UserError(f"kaldi is a data folder of your own: give it to `asrtts prepare kaldi DIR data`, not to {root}")
+
+
+def utterances(
+    root: Path, *, allow_pipes: bool = False, cache: Path = Path("data/audio")
+) -> dict[str, list[Utterance]]:
+    """The splits of `root`: itself, named as the folder, or each folder in it that has a wav.scp.
+
+    Args:
+        allow_pipes: run the shell commands in wav.scp ("sph2pipe ... |"), once, and keep what they print in `cache`.
+            A data folder from somebody else can then do all that you can.
+
+    Raises:
+        UserError: a file is missing; a key is doubled or not in the file it should be in; an entry is a pipe (without
+            `allow_pipes`) or an offset into an ark; a segment ends behind its recording. File and line are named.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; name a Kaldi data folder, or the folder of train, dev and test")
+    folders = [root] if (root / "wav.scp").is_file() else sorted(path.parent for path in root.glob("*/wav.scp"))
+    if not folders:
+        raise UserError(f"{root}: no Kaldi data folder (looked for wav.scp in it and in the folders below)")
+    return {folder.resolve().name: _read(folder, allow_pipes, cache) for folder in folders}
+
+
+def _read(folder: Path, allow_pipes: bool, cache: Path) -> list[Utterance]:
+    """One data folder, in the order of its text file."""
+    text, speakers = _table(folder / "text", may_be_empty=True), _table(folder / "utt2spk")
+    recordings = _table(folder / "wav.scp")
+    segments = _table(folder / "segments") if (folder / "segments").is_file() else None
+    origin = segments or recordings
+    for utt_id in text.values:
+        if utt_id not in origin.values:
+            raise UserError(f"{text.at(utt_id)}: utterance {utt_id} is not in {origin.path}")
+        if utt_id not in speakers.values:
+            raise UserError(f"{text.at(utt_id)}: utterance {utt_id} is not in {speakers.path}")
+    unwritten = [utt_id for utt_id in origin.values if utt_id not in text.values]
+    if unwritten:
+        warn(f"{origin.path}: {len(unwritten)} utterances are not in text and left out, e.g. {unwritten[0]}")
+    cuts = {utt_id: _cut(segments, utt_id, recordings) for utt_id in text.values} if segments else {}
+    wanted = dict.fromkeys(cuts[utt_id][0] if segments else utt_id for utt_id in text.values)
+    audio = _audio(recordings, list(wanted), allow_pipes, cache)
+    if not segments:
+        return [Utterance(i, audio[i], words, speakers.values[i]) for i, words in text.values.items()]
+    lengths = {recording: _length(audio[recording], recordings.at(recording)) for recording in wanted}
+    found = []
+    for utt_id, words in text.values.items():
+        recording, start, end = cuts[utt_id]
+        length = lengths[recording]
+        if max(end - OVERSHOOT, start) >= length:
+            raise UserError(f"{segments.at(utt_id)}: {utt_id} ends at {end:g} s, {recording} lasts {length:.2f} s")
+        seconds = (length if end < 0 else min(end, length)) - start
+        found.append(Utterance(utt_id, audio[recording], words, speakers.values[utt_id], start, round(seconds, 6)))
+    return found
+
+
+def _table(path: Path, may_be_empty: bool = False) -> _Table:
+    values: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    for number, line in enumerate(read_lines(path), 1):
+        key, *rest = line.strip().split(maxsplit=1)
+        if not rest and not may_be_empty:
+            raise UserError(f"{path}:{number}: {key} stands without a value")
+        if key in values:
+            raise UserError(f"{path}:{number}: {key} is here twice, first on line {lines[key]}")
+        values[key], lines[key] = rest[0] if rest else "", number
+    if not values:
+        raise UserError(f"{path}: the file is empty")
+    return _Table(path, values, lines)
+
+
+def _cut(segments: _Table, utt_id: str, recordings: _Table) -> tuple[str, float, float]:
+    """A line of segments: recording, start and end in seconds; an end of -1 is the recording's."""
+    fields = segments.values[utt_id].split()
+    try:
+        recording, start, end = fields[0], float(fields[1]), float(fields[2])
+    except (IndexError, ValueError):
+        raise UserError(f"{segments.at(utt_id)}: wanted `utterance recording start end`, times in seconds") from None
+    if not (start >= 0 and (end > start or end == -1)):  # not a number fails here too
+        raise UserError(f"{segments.at(utt_id)}: {utt_id} goes from {start:g} s to {end:g} s")
+    if recording not in recordings.values:
+        raise UserError(f"{segments.at(utt_id)}: recording {recording} of {utt_id} is not in {recordings.path}")
+    return recording, start, end
+
+
+def _audio(recordings: _Table, wanted: list[str], allow_pipes: bool, cache: Path) -> dict[str, str]:
+    """The audio file of each recording. Relative paths start, as in Kaldi, from here, else from the data folder."""
+    audio, pipes = {}, {}
+    for recording in wanted:
+        entry, at = recordings.values[recording], recordings.at(recording)
+        if entry.endswith("|"):
+            if not allow_pipes:
+                raise UserError(f"{at}: the audio of {recording} is a command ({entry}); --allow-pipes runs it")
+            readable = re.sub(r"[^\w.-]", "_", recording)
+            name = f"{readable}-{hashlib.sha256(entry.encode()).hexdigest()[:8]}.wav"
+            pipes[recording] = Path(os.path.abspath(cache / name))
+            audio[recording] = str(pipes[recording])
+        elif re.search(r"\.ark:\d+$", entry):
+            raise UserError(f"{at}: the audio of {recording} lies within an ark, which is not read; write wav or flac")
+        else:
+            here, beside = Path(entry), recordings.path.parent / entry
+            audio[recording] = os.path.abspath(beside if not here.exists() and beside.exists() else here)
+    if pipes:
+        cache.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # the commands are processes of their own
+            list(pool.map(lambda r: _run(recordings.values[r], pipes[r], recordings.at(r)), pipes))
+    return audio
+
+
+def _run(entry: str, goal: Path, at: str) -> None:
+    """Keep what a command prints, once: a file that is there is a command that went well."""
+    if goal.is_file():
+        return
+    part = goal.with_suffix(".part")
+    with open(part, "wb") as out:
+        command = ["bash", "-o", "pipefail", "-c", entry.rstrip().removesuffix("|")]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, check=False)
+    if done.returncode or not part.stat().st_size:
+        said = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it printed nothing"]
+        part.unlink()
+        raise UserError(f"{at}: the command failed with status {done.returncode} ({said[0]}): {entry}")
+    os.replace(part, goal)
+
+
+def _length(audio: str, at: str) -> float:
+    """Seconds of a recording."""
+    import soundfile
+
+    try:
+        return soundfile.info(audio).duration
+    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+        raise UserError(f"{at}: {audio} cannot be read ({error})") from None
