@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# mini: CTC, Transducer and attention on one encoder, the same data and the same budget, in one table.
+# Wants the data: ./run.sh --stop-stage 1. A finished run is not trained again.
+cd "$(dirname "$0")" || exit
+. ../../../utils/stages.sh
+
+options "$@"
+each=(./run.sh --stage 3 --stop-stage 5)
+
+stage 3 "CTC"         "${each[@]}" --head ctc
+stage 3 "Transducer"  "${each[@]}" --head transducer
+stage 3 "Attention"   "${each[@]}" --head attention
+stage 5 "Comparison"  asrtts score exp/ctc exp/transducer exp/attention --on test

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# yesno (OpenSLR 1): sixty recordings of eight times "yes" or "no" in Hebrew, a few minutes in all.
+#   ./run.sh                               the whole road with the CTC head
+#   ./run.sh --stage 3 --head transducer   from training on, with another head
+#   ./compare.sh                           every head, and one table
+cd "$(dirname "$0")" || exit
+. ../../../utils/stages.sh
+
+corpus=    # folder that has the corpus; empty: ASRTTS_CORPORA has it, or it is downloaded
+head=ctc   # ctc, transducer, attention or hybrid: conf/<head>.yaml
+seed=1     # of weights, batches and augmentation
+exp=       # folder of the run; empty: exp/<head>
+options "$@"
+conf=conf/$head.yaml exp=${exp:-exp/$head}
+
+stage 0 "Download"          asrtts download yesno downloads ${corpus:+--corpus "$corpus"}
+stage 1 "Data preparation"  asrtts prepare yesno downloads data ${corpus:+--corpus "$corpus"} --sample-rate 8000
+stage 1 "Tokens"            asrtts tokenize data/train data/tokens --kind char
+stage 1 "Tokens fit data"   asrtts prepare yesno downloads data ${corpus:+--corpus "$corpus"} --sample-rate 8000 --tokens data/tokens
+stage 3 "Training"          asrtts train "$conf" "$exp" "seed=$seed"
+stage 3 "Averaging"         asrtts average "$exp"
+stage 4 "Decoding"          asrtts decode "$exp" data/test
+stage 5 "Scoring"           asrtts score "$exp" --on test

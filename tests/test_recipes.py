@@ -1,0 +1,118 @@
+"""Every shipped recipe: its settings build a model, its commands parse, its heads differ in the head alone."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from asrtts import config, experiment, registry
+from asrtts.asr.model import AsrModel
+from asrtts.cli import ORDER
+from asrtts.registry import UserError
+
+TOP = Path(__file__).resolve().parents[1]
+RECIPES = sorted(path.parent for path in TOP.glob("egs/*/asr/run.sh"))
+CONFS = sorted(path for recipe in RECIPES for path in recipe.glob("conf/**/*.yaml") if path.name != "encoder.yaml")
+HEADS = {"ctc", "transducer", "attention", "hybrid"}
+HEAD_KEYS = {"base", "heads", "decoding"}
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(TOP / "egs"))
+
+
+def lines(script: Path, *options: str) -> list[list[str]]:
+    done = subprocess.run([str(script), "--dry-run", *options], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    return [shlex.split(line) for line in done.stdout.splitlines()]
+
+
+def check(command: list[str], recipe: Path) -> str:
+    """Parse a command line as its program will, without running it; returns the verb."""
+    if command[0] == "./run.sh":
+        for inner in lines(recipe / "run.sh", *command[1:]):
+            check(inner, recipe)
+        return "run.sh"
+    assert command[0] == "asrtts"
+    if command[1] not in registry.names("asrtts.bin") and command[1] in ORDER.split():
+        pytest.skip(f"asrtts has no verb {command[1]} yet")
+    registry.find("asrtts.bin", command[1]).parser().parse_args(command[2:])
+    return command[1]
+
+
+def test_the_recipes_are_all_there():
+    assert {recipe.parent.name for recipe in RECIPES} >= {"mini", "yesno", "an4", "librispeech", "aishell"}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=name)
+def test_every_command_of_run_sh_is_a_verb_with_arguments_that_parse(recipe):
+    for head in sorted(HEADS):
+        commands = lines(recipe / "run.sh", "--head", head)
+        verbs = [check(command, recipe) for command in commands]
+        assert [v for v in verbs if v != "prepare"] == "download tokenize train average decode score".split()
+        trained = next(command for command in commands if command[1] == "train")
+        experiment.load(recipe / trained[2], trained[4:])
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=name)
+def test_every_command_of_compare_sh_parses_and_the_table_holds_what_was_trained(recipe):
+    commands = lines(recipe / "compare.sh")
+    assert [check(command, recipe) for command in commands][-1] == "score"
+    trained = []
+    for command in commands[:-1]:
+        trained += [c[3] for c in lines(recipe / "run.sh", *command[1:]) if c[1] == "train"]
+    assert trained == [argument for argument in commands[-1] if argument.startswith("exp/")]
+    assert len(trained) >= 3
+
+
+@pytest.mark.parametrize("recipe", [r for r in RECIPES if (r / "conf" / "cpu").is_dir()], ids=name)
+def test_the_cpu_preset_has_its_own_settings_and_folder(recipe):
+    command = next(c for c in lines(recipe / "run.sh", "--preset", "cpu") if c[1] == "train")
+    assert command[2:4] == ["conf/cpu/ctc.yaml", "exp/cpu-ctc"]
+    assert (recipe / command[2]).is_file()
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=name)
+def test_a_corpus_that_is_there_already_is_named_to_the_verbs_that_read_it(recipe):
+    if "corpus=" not in (recipe / "run.sh").read_text():
+        pytest.skip("its corpus is made here")
+    commands = lines(recipe / "run.sh", "--corpus", "/a folder", "--stop-stage", "1")
+    named = [c[1] for c in commands if "--corpus" in c and c[c.index("--corpus") + 1] == "/a folder"]
+    assert named == ["download", "prepare", "prepare"]
+
+
+@pytest.mark.parametrize("conf", CONFS, ids=name)
+def test_settings_build_their_model(conf):
+    """On the meta device: shapes and parameters, no memory. A wrong key or type is a UserError here."""
+    settings = experiment.load(conf)
+    with torch.device("meta"):
+        model = AsrModel(settings.encoder, settings.heads, settings.features.num_bins, vocab_size=30)
+    assert model.method(settings.decoding).split("_")[0] in {*settings.heads, "joint"}
+    if name(conf).startswith(("an4", "mini", "yesno")):
+        assert sum(p.numel() for p in model.parameters()) <= 5e6  # what two CPU cores train in reasonable time
+
+
+@pytest.mark.parametrize("folder", sorted({conf.parent for conf in CONFS}), ids=name)
+def test_the_heads_of_a_recipe_share_everything_but_the_head(folder):
+    settings = {conf.stem: experiment.load(conf) for conf in folder.glob("*.yaml") if conf.name != "encoder.yaml"}
+    assert set(settings) == HEADS
+    shared = [s.model_dump(mode="json", exclude={"heads", "decoding"}) for s in settings.values()]
+    assert all(one == shared[0] for one in shared)
+    for head, s in settings.items():
+        assert set(s.heads) == ({"ctc", "attention"} if head == "hybrid" else {head})
+
+
+@pytest.mark.parametrize("conf", CONFS, ids=name)
+def test_the_file_of_a_head_holds_the_head_alone(conf):
+    values = yaml.safe_load(conf.read_text(encoding="utf-8"))
+    assert values["base"] == "encoder.yaml" and set(values) <= HEAD_KEYS
+
+
+def test_a_misspelled_head_is_answered_with_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'transducer.yaml'"):
+        config.read_yaml(TOP / "egs/mini/asr/conf/transduser.yaml")
