@@ -22,7 +22,7 @@ def parser() -> ArgumentParser:
     options.add_argument("dest", type=Path, metavar="DEST", help="the folder of corpora, e.g. downloads")
     options.add_argument(
         "--corpus",
-        type=Path,
+        type=_folder,
         metavar="DIR",
         dest="source",
         help="use the corpus or archive in DIR instead of the network (default: in ASRTTS_CORPORA, if it is there)",
@@ -40,6 +40,10 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--trust {args.trust}: wanted sha256: and 64, or md5: and 32 hexadecimal digits")
     corpus = registry.find("asrtts.corpora", args.corpus)
     corpus.download(args.dest, **_options(corpus, args.corpus, vars(args)))
+
+
+def _folder(text: str) -> Path | None:
+    return Path(text) if text else None  # a recipe's variable that is not set
 
 
 def _options(corpus: ModuleType, name: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,153 @@
+"""Kaldi and ESPnet data folders, as they come from other people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from asrtts.corpora import kaldi
+from asrtts.registry import UserError
+
+
+def sound(path: Path, seconds: float = 2.0) -> Path:
+    soundfile.write(path, np.zeros(int(8000 * seconds), dtype="float32"), 8000)
+    return path
+
+
+def folder(path: Path, **files: str) -> Path:
+    """A data folder; the recordings a.wav (2 s) and b.wav (2 s) lie in it."""
+    path.mkdir(parents=True, exist_ok=True)
+    sound(path / "a.wav"), sound(path / "b.wav")
+    usual = {"wav.scp": f"u1 {path}/a.wav\nu2 {path}/b.wav\n", "text": "u1 HELLO YOU\nu2\n", "utt2spk": "u1 s\nu2 t\n"}
+    for name, content in {**usual, **{k.replace("wav_scp", "wav.scp"): v for k, v in files.items()}}.items():
+        (path / name).write_text(content)
+    return path
+
+
+SEGMENTS = {"text": "x1 ONE\nx2 TWO\n", "utt2spk": "x1 s\nx2 s\n"}
+
+
+def test_a_folder_is_one_split_of_its_name(tmp_path: Path) -> None:
+    root = folder(tmp_path / "eval")
+    splits = kaldi.utterances(root)
+    assert list(splits) == ["eval"]
+    assert [(u.utt_id, u.text, u.speaker, u.audio) for u in splits["eval"]] == [
+        ("u1", "HELLO YOU", "s", str(root / "a.wav")),
+        ("u2", "", "t", str(root / "b.wav")),
+    ]
+
+
+def test_folders_below_are_the_splits(tmp_path: Path) -> None:
+    for split in ("train", "dev", "test"):
+        folder(tmp_path / split)
+    (tmp_path / "local").mkdir()
+    assert sorted(kaldi.utterances(tmp_path)) == ["dev", "test", "train"]
+
+
+def test_relative_paths_start_here_or_in_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folder(tmp_path / "data" / "train", wav_scp="u1 data/train/a.wav\nu2 b.wav\n")
+    monkeypatch.chdir(tmp_path)
+    assert [u.audio for u in kaldi.utterances(root)["train"]] == [str(root / "a.wav"), str(root / "b.wav")]
+
+
+def test_segments_are_stretches_of_recordings(tmp_path: Path) -> None:
+    root = folder(tmp_path / "s", segments="x1 u1 0.5 1.25\nx2 u1 1.5 -1\n", **SEGMENTS)
+    found = kaldi.utterances(root)["s"]
+    assert [(u.utt_id, u.start, u.seconds) for u in found] == [("x1", 0.5, 0.75), ("x2", 1.5, 0.5)]
+    assert {u.audio for u in found} == {str(root / "a.wav")}
+
+
+def test_a_segment_may_end_half_a_second_late_and_is_cut(tmp_path: Path) -> None:
+    root = folder(tmp_path / "s", segments="x1 u1 0.5 2.4\nx2 u2 0 1\n", **SEGMENTS)
+    assert kaldi.utterances(root)["s"][0].seconds == 1.5
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("x2 u1 0.5 2.6", "x2 ends at 2.6 s, u1 lasts 2.00 s"),
+        ("x2 u1 2.1 2.2", "x2 ends at 2.2 s, u1 lasts 2.00 s"),
+        ("x2 u1 1.5 0.5", "x2 goes from 1.5 s to 0.5 s"),
+        ("x2 u1 -1 0.5", "x2 goes from -1 s"),
+        ("x2 u1 nan 1", "x2 goes from nan s"),
+        ("x2 u1 zero 1", "wanted `utterance recording start end`"),
+        ("x2 u1 0", "wanted `utterance recording start end`"),
+        ("x2 u7 0 1", "recording u7 of x2 is not in"),
+    ],
+)
+def test_a_bad_segment_is_named_with_its_line(tmp_path: Path, line: str, said: str) -> None:
+    root = folder(tmp_path / "s", segments=f"x1 u1 0 1\n{line}\n", **SEGMENTS)
+    with pytest.raises(UserError, match=f"segments:2: {said}"):
+        kaldi.utterances(root)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("text", "u1 A\nu2 B\nu1 C\n", "text:3: u1 is here twice, first on line 1"),
+        ("wav_scp", "u1 a.wav\nu1 b.wav\n", "wav.scp:2: u1 is here twice"),
+        ("utt2spk", "u1 s\nu2\n", "utt2spk:2: u2 stands without a value"),
+        ("utt2spk", "u1 s\n", "text:2: utterance u2 is not in .*utt2spk"),
+        ("text", "u1 A\nu3 B\n", "text:2: utterance u3 is not in .*wav.scp"),
+        ("text", "", "text: the file is empty"),
+        ("wav_scp", "u1 feats.ark:17\nu2 b.wav\n", "wav.scp:1: the audio of u1 lies within an ark"),
+        ("wav_scp", "u1 a.wav\nu2 sph2pipe b.sph |\n", "wav.scp:2: the audio of u2 is a command .*--allow-pipes"),
+    ],
+)
+def test_a_mistake_is_named_with_file_and_line(tmp_path: Path, name: str, content: str, said: str) -> None:
+    root = folder(tmp_path / "s", **{name: content})
+    with pytest.raises(UserError, match=said):
+        kaldi.utterances(root)
+
+
+@pytest.mark.parametrize("name", ["text", "utt2spk"])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    (folder(tmp_path / "s") / name).unlink()
+    with pytest.raises(UserError, match=f"{name}: no such file"):
+        kaldi.utterances(tmp_path)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no Kaldi data folder"):
+        kaldi.utterances(tmp_path)
+    with pytest.raises(UserError, match="no such folder"):
+        kaldi.utterances(tmp_path / "gone")
+
+
+def test_audio_without_text_is_left_out_with_a_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = folder(tmp_path / "s", text="u1 HELLO\n")
+    assert len(kaldi.utterances(root)["s"]) == 1
+    assert "1 utterances are not in text and left out, e.g. u2" in capsys.readouterr().err
+
+
+def test_a_pipe_that_is_not_allowed_does_not_run(tmp_path: Path) -> None:
+    root = folder(tmp_path / "s", wav_scp=f"u1 touch {tmp_path}/ran; cat {tmp_path}/s/a.wav |\nu2 b.wav\n")
+    with pytest.raises(UserError):
+        kaldi.utterances(root, cache=tmp_path / "cache")
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "cache").exists()
+
+
+def test_an_allowed_pipe_runs_once_and_its_sound_is_kept(tmp_path: Path) -> None:
+    pipe = f"u/1 echo ran >>{tmp_path}/ran; cat {tmp_path}/s/a.wav | cat |\nu2 {tmp_path}/s/b.wav\n"
+    root = folder(tmp_path / "s", wav_scp=pipe, text="u/1 HELLO\nu2 YOU\n", utt2spk="u/1 s\nu2 s\n")
+    for _ in range(2):
+        found = kaldi.utterances(root, allow_pipes=True, cache=tmp_path / "cache")["s"]
+    assert soundfile.info(found[0].audio).duration == 2.0
+    assert Path(found[0].audio).parent == tmp_path / "cache"
+    assert (tmp_path / "ran").read_text() == "ran\n"
+
+
+@pytest.mark.parametrize("command", ["false | cat", "no-such-program x", "true"])
+def test_a_pipe_that_fails_is_named_and_leaves_nothing(tmp_path: Path, command: str) -> None:
+    root = folder(tmp_path / "s", wav_scp=f"u1 {tmp_path}/s/a.wav\nu2 {command} |\n")
+    with pytest.raises(UserError, match="wav.scp:2: the command failed"):
+        kaldi.utterances(root, allow_pipes=True, cache=tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_there_is_nothing_to_download(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="data folder of your own"):
+        kaldi.download(tmp_path)
