@@ -78,6 +78,7 @@ class Speaker:
     voice: str
     pitch: int
     words_per_minute: int
+    utterances: int
 
 
 def download(root: Path, lang: str = "en", jobs: int | None = None) -> Path:
@@ -93,6 +94,7 @@ def download(root: Path, lang: str = "en", jobs: int | None = None) -> Path:
     goal = Path(root) / ("mini" if lang == "en" else f"mini-{lang}")
     recipe = _recipe(lang)
     if _finished(goal) == recipe:
+        print(f"{goal}: finished before")
         return goal
     if goal.exists() and _finished(goal) is None:
         raise UserError(f"{goal}: in the way and no mini corpus (no {TABLE}); move it")
@@ -118,6 +120,8 @@ def download(root: Path, lang: str = "en", jobs: int | None = None) -> Path:
         ) from None
     except BrokenProcessPool:
         raise UserError("a process died while speaking (memory?); the same command goes on, or with --jobs 1") from None
+    seconds = sum(utterance["seconds"] for utterance in table["utterances"])
+    print(f"{goal}: {len(table['utterances'])} utterances of {len(speakers)} voices, {seconds / 60:.0f} minutes")
     return goal
 
 
@@ -157,7 +161,8 @@ def _speakers(lang: str) -> list[Speaker]:
         for variant in variants:
             for number, accent in enumerate(ACCENTS[lang], 1):
                 pitch, speed = random.randrange(30, 71), random.randrange(145, 196)
-                found.append(Speaker(f"{variant}-{number}", split, f"{accent}+{variant}", pitch, speed))
+                voice = f"{accent}+{variant}"
+                found.append(Speaker(f"{variant}-{number}", split, voice, pitch, speed, UTTERANCES[split]))
     return found
 
 
@@ -172,7 +177,7 @@ def _speak(speaker: Speaker, lang: str, folder: Path) -> list[dict[str, str | fl
     import soundfile
 
     random = Random(f"{SEED} {lang} {speaker.name}")
-    texts = [_sentence(GRAMMARS[lang], random) for _ in range(UTTERANCES[speaker.split])]
+    texts = [_sentence(GRAMMARS[lang], random) for _ in range(speaker.utterances)]
     goal = folder / "wav" / speaker.name
     names = [f"{speaker.name}-{number:03}" for number in range(1, len(texts) + 1)]
     if not goal.is_dir():

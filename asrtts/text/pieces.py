@@ -64,6 +64,9 @@ def train_sentencepiece(texts: Sequence[str], kind: str, size: int) -> tuple[byt
     """
     import sentencepiece
 
+    least = len({SPACE, *"".join("".join(texts).split())}) + 2
+    if size < least:
+        raise UserError(f"--size {size} is too small: with the characters alone there are {least} {kind} tokens")
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -95,9 +98,4 @@ def _why_not(error: str, kind: str, size: int) -> str:
     most = re.search(r"<= (\d+)", error)
     if most:
         return f"--size {size} is too large: this text allows at most {int(most[1]) + 1} {kind} tokens"
-    if "required_chars" in error or "vocab_size" in error:
-        least = re.search(r"required_chars_?\D*(\d+)", error) or re.search(r"\d+ vs (\d+)", error)
-        return f"--size {size} is too small: the characters of this text alone need more" + (
-            f" (at least {int(least[1]) + 2})" if least else ""
-        )
     return f"sentencepiece could not make {size} {kind} tokens: {' '.join(error.split())}"

@@ -1,0 +1,91 @@
+"""asrtts tokenize: a manifest's text as a folder of tokens."""
+
+import subprocess
+import sys
+
+import pytest
+
+from asrtts.bin import tokenize
+from asrtts.data import manifest
+from asrtts.data.utterance import Utterance
+from asrtts.registry import UserError
+from asrtts.text.tokenizer import Tokenizer
+
+TEXTS = ["turn the light on", "turn the radio off", "set the volume to seven"]
+
+
+@pytest.fixture
+def train(tmp_path):
+    manifest.write(tmp_path / "train.jsonl", [Utterance(f"u{i}", "a.wav", text) for i, text in enumerate(TEXTS)])
+    return str(tmp_path / "train")
+
+
+def test_a_summary_line_tells_what_was_made(train, tmp_path, capsys):
+    tokenize.main([train, str(tmp_path / "tokens"), "--kind", "char"])
+    line = capsys.readouterr().out
+    assert "19 char tokens; most frequent ▁ 10, t 8, e 7; least " in line
+    assert "; 9 seen fewer than 3 times" in line
+    assert line.count("\n") == 1
+    assert Tokenizer.load(tmp_path / "tokens").vocab_size == 19
+
+
+def test_finished_tokens_are_left_alone(train, tmp_path, capsys):
+    tokenize.main([train, str(tmp_path / "tokens")])
+    before = (tmp_path / "tokens" / "tokens.txt").stat().st_mtime_ns
+    tokenize.main([train, str(tmp_path / "tokens")])
+    assert "finished before" in capsys.readouterr().out
+    assert (tmp_path / "tokens" / "tokens.txt").stat().st_mtime_ns == before
+
+
+def test_other_settings_other_text_or_damage_make_them_anew(train, tmp_path):
+    folder = tmp_path / "tokens"
+    tokenize.main([train, str(folder)])
+    tokenize.main([train, str(folder), "--kind", "bpe", "--size", "30"])
+    assert Tokenizer.load(folder).kind == "bpe"
+    tokenize.main([train, str(folder), "--size", "10"])
+    assert Tokenizer.load(folder).vocab_size == 10
+    assert not (folder / "sentencepiece.model").exists()
+    manifest.write(tmp_path / "train.jsonl", [Utterance("u", "a.wav", "a b c")])
+    tokenize.main([train, str(folder), "--size", "10"])
+    assert Tokenizer.load(folder).pieces[2:] == ["a", "b", "c", "▁"]
+    (folder / "tokens.txt").write_text("<blank> 0\n")
+    tokenize.main([train, str(folder), "--size", "10"])
+    assert Tokenizer.load(folder).vocab_size == 6
+
+
+def test_phones_come_from_a_lexicon(train, tmp_path, capsys):
+    words = {word for text in TEXTS for word in text.split()} - {"radio"}
+    (tmp_path / "lexicon.txt").write_text("".join(f"{word} {' '.join(word)}\n" for word in sorted(words)))
+    tokenize.main([train, str(tmp_path / "tokens"), "--kind", "phone", "--lexicon", str(tmp_path / "lexicon.txt")])
+    assert "<unk> 1 times" in capsys.readouterr().out
+    assert Tokenizer.load(tmp_path / "tokens").uncovered(TEXTS[1]) == {"radio"}
+
+
+def test_phones_come_from_espeak(train, tmp_path):
+    pytest.importorskip("espeakng_loader")
+    tokenize.main([train, str(tmp_path / "tokens"), "--kind", "phone", "--lang", "en-us"])
+    tokens = Tokenizer.load(tmp_path / "tokens")
+    assert [tokens.decode(tokens.encode(text)) for text in TEXTS] == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        (["--kind", "chra"], "did you mean 'char'"),
+        (["--kind", "bpe"], "bpe tokens need --size"),
+        (["--kind", "char", "--lang", "en"], "--lang are for --kind phone, not for char"),
+        (["--kind", "phone"], "--lexicon FILE"),
+        (["--sise", "4"], "did you mean '--size'"),
+        (["--size", "many"], "--size"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_written(more, line, train, tmp_path):
+    with pytest.raises(UserError, match=line) as error:
+        tokenize.main([train, str(tmp_path / "tokens"), *more])
+    assert "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]
+
+
+def test_making_tokens_needs_no_torch(train, tmp_path):
+    code = f"import sys; from asrtts.bin import tokenize; tokenize.main([{train!r}, {str(tmp_path / 'tokens')!r}]);"
+    subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], check=True)

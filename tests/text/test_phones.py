@@ -1,0 +1,48 @@
+"""Lexicons from files."""
+
+from collections import Counter
+
+import pytest
+
+from asrtts.registry import UserError
+from asrtts.text import phones
+
+
+def test_kaldi_and_cmu_forms_are_read(tmp_path):
+    path = tmp_path / "lexicon.txt"
+    path.write_text(";;; a comment\nA AH\nA(2)  EY\nLIGHT\tL AY T\nON 0.8 AA N\nON 0.2 AO N\nON 1.0 AA N\n\n")
+    assert phones.read_lexicon(path) == {
+        "A": [("AH",), ("EY",)],
+        "LIGHT": [("L", "AY", "T")],
+        "ON": [("AA", "N"), ("AO", "N")],
+    }
+
+
+def test_the_lexicon_of_an4_is_read(tmp_path):
+    lines = "EIGHT                EY TD\nEIGHT(2)             EY T\n"  # the form of its etc/an4.dic
+    (tmp_path / "an4.dic").write_text(lines)
+    assert phones.read_lexicon(tmp_path / "an4.dic") == {"EIGHT": [("EY", "TD"), ("EY", "T")]}
+
+
+@pytest.mark.parametrize(
+    ("text", "line"), [("A AH\nLIGHT\n", "lexicon.txt:2: wanted"), ("# only\n", "no words"), ("A ▁\n", ":1: ▁ stands")]
+)
+def test_a_line_that_is_no_word_is_named(text, line, tmp_path):
+    (tmp_path / "lexicon.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=line):
+        phones.read_lexicon(tmp_path / "lexicon.txt")
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "lexicon.txt").write_bytes(b"caf\xe9 K AE F EY\n")
+    with pytest.raises(UserError, match="lexicon.txt: not UTF-8"):
+        phones.read_lexicon(tmp_path / "lexicon.txt")
+    with pytest.raises(UserError, match="nowhere.txt: the lexicon cannot be read"):
+        phones.read_lexicon(tmp_path / "nowhere.txt")
+
+
+def test_writing_puts_frequent_words_first_and_reads_back():
+    lexicon = {"a": [("AH",), ("EY",)], "to": [("T", "UW")], "two": [("T", "UW")]}
+    written = phones.dump(lexicon, Counter({"two": 3, "to": 1}))
+    assert written == b"two T UW\nto T UW\na AH\na EY\n"
+    assert phones.parse(written.decode(), "there") == lexicon
