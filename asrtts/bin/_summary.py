@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from asrtts.data.diagnosis import KINDS, Finding, Seen
+from asrtts.data.diagnosis import KINDS, Finding, Seen, drops
 from asrtts.data.utterance import Utterance
 
 
@@ -46,6 +46,7 @@ def _of_findings(findings: list[Finding], effects: dict[str, str]) -> Table:
     for kind, group in groups.items():
         first = group[0]
         where = " ".join(part for part in (first.split, first.utt_id or Path(first.audio).name) if part)
-        effect = {"stop": "STOP", "drop-train": "drop"}.get(effects[kind], effects[kind])
+        dropped = sum(drops(finding, effects) for finding in group)
+        effect = "STOP" if effects[kind] == "stop" else f"drop {dropped}" if dropped else "note"
         table.add_row(kind, str(len(group)), effect, f"{where}: {first.found}", KINDS[kind].fix)
     return table

@@ -118,11 +118,11 @@ def _utterances(args: argparse.Namespace) -> Splits:
         UserError: none does; the first folder's error.
     """
     read = registry.find("asrtts.corpora", args.corpus).utterances
-    options: dict[str, Any] = {}
-    if args.allow_pipes:
-        if "allow_pipes" not in inspect.signature(read).parameters:
-            raise UserError(f"--allow-pipes is for Kaldi data folders; {args.corpus} holds no commands")
-        options["allow_pipes"] = True
+    takes = inspect.signature(read).parameters
+    if args.allow_pipes and "allow_pipes" not in takes:
+        raise UserError(f"--allow-pipes is for Kaldi data folders; {args.corpus} holds no commands")
+    given = {"allow_pipes": args.allow_pipes, "cache": args.data / "audio"}
+    options = {name: value for name, value in given.items() if name in takes}
     shared = os.environ.get("ASRTTS_CORPORA")
     roots = [args.there, args.root] if args.there else [args.root, *([Path(shared)] if shared else [])]
     errors = []
@@ -170,7 +170,7 @@ def _check(seen: list[Seen], tokenizer: Tokenizer | None, args: argparse.Namespa
 
 def _kept(seen: list[Seen], findings: list[Finding], effects: dict[str, str]) -> Splits:
     """The utterances that go into the manifests, with what their files say of duration and rate."""
-    dropped = {(f.split, f.utt_id, f.audio) for f in findings if _drops(f, effects) and f.kind != "doubled-id"}
+    dropped = {(f.split, f.utt_id, f.audio) for f in findings if diagnosis.drops(f, effects) and f.kind != "doubled-id"}
     kept: Splits = {s.split: [] for s in seen}
     ids = set()
     for s in seen:
@@ -181,17 +181,18 @@ def _kept(seen: list[Seen], findings: list[Finding], effects: dict[str, str]) ->
     return kept
 
 
-def _drops(finding: Finding, effects: dict[str, str]) -> bool:
-    effect = effects[finding.kind]
-    return effect == "drop" or (effect == "drop-train" and diagnosis.is_train(finding.split))
-
-
 def _losses(splits: Splits, kept: Splits, allowed: float) -> Iterable[Finding]:
     """Splits that have lost too much to be what their name says."""
-    if not any(kept.get(split) for split in splits if diagnosis.is_train(split)):
-        yield Finding("no-train", "", "", "", f"no training utterance is left (splits: {', '.join(splits) or 'none'})")
+    if not any(kept.values()):
+        yield Finding("nothing-left", "", "", "", f"no utterance can be used (splits: {', '.join(splits) or 'none'})")
+    elif not any(kept[split] for split in kept if diagnosis.is_train(split)):
+        yield Finding("no-train", "", "", "", f"no training utterance is left (splits: {', '.join(splits)})")
     for split, utterances in splits.items():
         lost = len(utterances) - len(kept.get(split, []))
+        if lost and not diagnosis.is_train(split):
+            warn(
+                f"{lost} of {len(utterances)} {split} utterances are left out: a score on the others is not the corpus'"
+            )
         if lost > allowed * len(utterances):
             found = f"{lost} of {len(utterances)} are left out, over --max-dropped {allowed:g}"
             yield Finding("many-dropped", split, "", "", found)

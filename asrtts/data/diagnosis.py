@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -25,7 +26,8 @@ class Kind:
 
 
 KINDS = {
-    "no-train": Kind("stop", "get the corpus again (stage 0), or give its file in asrtts/corpora a split train", True),
+    "nothing-left": Kind("stop", "get the corpus again (stage 0)", True),
+    "no-train": Kind("stop", "get the corpus again (stage 0), or give its file in asrtts/corpora a split train"),
     "many-dropped": Kind("stop", "mend what is listed, or get the corpus again (stage 0)"),
     "audio-leak": Kind("stop", "take the copies out of one of the two splits"),
     "wrong-tokens": Kind("stop", "make tokens of this corpus: `asrtts tokenize`"),
@@ -208,7 +210,7 @@ def of_speakers(seen: Iterable[Seen]) -> Iterator[Finding]:
         if not is_train(split) and common:
             shown = ", ".join(common[:5]) + (", ..." if len(common) > 5 else "")
             share = sum(heard[split][speaker] for speaker in common) / heard[split].total()
-            kind = "shared-speakers" if split.startswith(("dev", "valid")) else "speaker-leak"
+            kind = "shared-speakers" if is_dev(split) else "speaker-leak"
             found = f"{len(common)} of {len(heard[split])} speakers are in train too, with {share:.0%} of it: {shown}"
             yield Finding(kind, split, "", "", found)
 
@@ -224,5 +226,16 @@ def of_folders(utterances: Iterable[Utterance]) -> Iterator[Finding]:
                 yield Finding("no-transcript", "", "", audio, "no transcript names it")
 
 
+def drops(finding: Finding, effects: dict[str, str]) -> bool:
+    """Whether its utterance stays out of the manifest; `effects` is what each kind does in this run."""
+    effect = effects[finding.kind]
+    return effect == "drop" or (effect == "drop-train" and is_train(finding.split))
+
+
 def is_train(split: str) -> bool:
-    return split.startswith("train")
+    """train, train-clean-100, train_nodev; but ESPnet's train_dev is for validation."""
+    return split.startswith("train") and not is_dev(split)
+
+
+def is_dev(split: str) -> bool:
+    return not {"dev", "valid", "cv"}.isdisjoint(re.split(r"[-_.]", split))

@@ -13,7 +13,7 @@ import numpy as np
 
 from asrtts.data.utterance import Utterance
 
-VERSION = 1  # of what is looked for: another number, and everything is inspected again
+VERSION = 2  # of what is looked for: another number, and everything is inspected again
 SLACK = 0.01  # seconds by which a rounded duration may exceed the file; `audio.read` grants the same
 LONGEST = 3 * 3600  # seconds; a damaged header promises years, and the memory for them would be asked for
 STREAMED = 0x7FFF0000  # a wav written to a pipe claims this many bytes or more, since its writer did not know
@@ -75,7 +75,7 @@ def inspect(utterance: Utterance, limits: Limits) -> Inspection:
     mono = np.ascontiguousarray(samples[:, utterance.channel])
     if len(mono):
         findings += _of_samples(mono, len(mono) / rate, limits)
-    return Inspection(round(len(mono) / rate, 6), rate, _digest(mono, rate), tuple(findings))
+    return Inspection(round(len(mono) / rate, 7), rate, _digest(mono, rate), tuple(findings))
 
 
 def _read(sound: Any, wanted: int) -> np.ndarray:
