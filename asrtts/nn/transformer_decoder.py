@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from asrtts.nn.dropout import Dropout
+from asrtts.nn.masks import valid_mask
+
 
 class TransformerDecoder(nn.Module):
     """Next-token logits from the tokens so far and the encoder's output."""
@@ -31,7 +34,7 @@ class TransformerDecoder(nn.Module):
         self.dim = dim
         self.embedding = nn.Embedding(vocab_size, dim)
         nn.init.normal_(self.embedding.weight, std=dim**-0.5)  # times sqrt(dim) below: as large as the positions
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.layers = nn.ModuleList(
             DecoderLayer(dim, memory_dim, attention_heads, feedforward, dropout) for _ in range(layers)
         )
@@ -76,9 +79,9 @@ class DecoderLayer(nn.Module):
         self.cross_q, self.cross_out = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.cross_kv = nn.Linear(memory_dim, 2 * dim)
         self.feedforward = nn.Sequential(
-            nn.Linear(dim, feedforward), nn.ReLU(), nn.Dropout(dropout), nn.Linear(feedforward, dim)
+            nn.Linear(dim, feedforward), nn.ReLU(), Dropout(dropout), nn.Linear(feedforward, dim)
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, memory: Tensor, hidden: Tensor) -> Tensor:
         """x (N, U, D), memory (N, T, E), hidden (N, 1, 1, T) additive: -inf on padding."""
@@ -162,8 +165,8 @@ def padding(lens: Tensor, frames: int) -> Tensor:
     An utterance without any frame sees its first frame of padding: a softmax over nothing would be not a number,
     and would reach every weight.
     """
-    beyond = torch.arange(frames, device=lens.device) >= lens.clamp(min=1)[:, None]
-    return torch.zeros(beyond.shape, device=lens.device).masked_fill_(beyond, float("-inf"))[:, None, None, :]
+    valid = valid_mask(lens.clamp(min=1), frames)
+    return torch.zeros(valid.shape, device=lens.device).masked_fill_(~valid, float("-inf"))[:, None, None, :]
 
 
 def sinusoids(positions: Tensor, dim: int) -> Tensor:

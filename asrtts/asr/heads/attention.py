@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -10,6 +12,9 @@ from asrtts.config import Settings
 from asrtts.losses.cross_entropy import sequence_cross_entropy
 from asrtts.nn.transformer_decoder import TransformerDecoder
 from asrtts.registry import UserError
+from asrtts.search.attention_beam import attention_beam
+from asrtts.search.hypothesis import Hypothesis
+from asrtts.search.joint_beam import joint_beam
 
 
 class Config(Settings):
@@ -77,6 +82,28 @@ class Head(nn.Module):
         targets = torch.cat([tokens, start], 1).scatter(1, token_lens[:, None], self.eos)
         each, accuracy = sequence_cross_entropy(logits, targets, token_lens + 1, self.config.label_smoothing)
         return {"loss": each.mean(), "accuracy": accuracy}
+
+    @torch.no_grad()
+    def search(
+        self,
+        enc: Tensor,
+        enc_lens: Tensor,
+        beam: int = 10,
+        nbest: int = 1,
+        length_bonus: float = 0.0,
+        ctc: Tensor | Callable[[Tensor], Tensor] | None = None,
+        ctc_weight: float = 0.0,
+    ) -> list[list[Hypothesis]]:
+        """The n best token sequences of each utterance.
+
+        With `ctc_weight` above 0 the search is joint; `ctc` is then the log-probabilities (B, T, V) of a CTC head on
+        the same encoder, or what gives them from `enc`.
+        """
+        decoder = self.decoder.start(enc, enc_lens)
+        if ctc is None or ctc_weight == 0:
+            return attention_beam(decoder, enc_lens, self.eos, beam, nbest, length_bonus)
+        log_probs = ctc(enc) if callable(ctc) else ctc
+        return joint_beam(decoder, log_probs, enc_lens, self.eos, beam, nbest, length_bonus, ctc_weight)
 
     def parts(self) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
         """The one piece to export: tokens (N, U) that begin with V, enc, enc_lens -> logits (N, U, V + 1)."""

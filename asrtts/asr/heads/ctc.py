@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from asrtts.config import Settings
 from asrtts.losses.ctc_consistency import consistency
+from asrtts.nn.dropout import Dropout
 from asrtts.search.ctc_greedy import ctc_greedy
+from asrtts.search.ctc_prefix import ctc_prefix_beam
 from asrtts.search.hypothesis import Hypothesis
 
 
@@ -35,7 +37,7 @@ class Head(nn.Module):
         self.config = config
         self.views = 2 if config.consistency > 0 else 1
         self.wants_layers = bool(config.inter_layers)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.projection = nn.Linear(enc_dim, vocab_size)
 
     def log_probs(self, enc: Tensor) -> Tensor:
@@ -83,10 +85,14 @@ class Head(nn.Module):
         self,
         enc: Tensor,
         enc_lens: Tensor,
-        method: Literal["greedy"] = "greedy",
+        method: Literal["greedy", "prefix_beam"] = "greedy",
+        beam: int = 10,
+        nbest: int = 1,
     ) -> list[list[Hypothesis]]:
-        """Best path of each utterance."""
-        return ctc_greedy(self.log_probs(enc), enc_lens)
+        """Best path of each utterance, or its n best token sequences."""
+        if method == "greedy":
+            return ctc_greedy(self.log_probs(enc), enc_lens)
+        return ctc_prefix_beam(self.log_probs(enc), enc_lens, beam, nbest)
 
     def parts(self) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
         """The one piece to export: enc (B, T, D) -> log-probabilities (B, T, V)."""

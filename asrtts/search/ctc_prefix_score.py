@@ -1,0 +1,79 @@
+"""CTC prefix probabilities for label-synchronous search (Watanabe et al. 2017, algorithm 2).
+
+Written as sums: the probability that the tokens begin with g and then c is the sum over t of phi(t - 1) p_t(c), one
+matrix product for all c at once. The forward recursion runs for the hypotheses that survive, not for the candidates,
+and is two cumulative sums over t instead of a loop.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class CtcPrefixScores:
+    """Forward variables of B utterances with K hypotheses each; starts with one empty hypothesis."""
+
+    def __init__(self, log_probs: Tensor, lens: Tensor, blank_id: int = 0) -> None:
+        """log_probs (B, T, V), normalized over V; lens (B,)."""
+        utterances, frames, _ = log_probs.shape
+        beyond = torch.arange(frames, device=log_probs.device) >= lens[:, None]
+        # A probability of exactly zero would be infinity minus infinity in `advance`; e^-1e4 is as good as zero.
+        self.log_probs = log_probs.float().masked_fill(beyond[:, :, None], -1e4).clamp(min=-1e4)
+        self.probs = self.log_probs.exp()
+        self.lens, self.blank_id = lens, blank_id
+        # Cumulative sums in float64: their differences are taken, and they grow with T.
+        self.blanks = _cumulative(self.log_probs[:, :, blank_id])[:, None]  # (B, 1, T + 1)
+        # Index t of the last axis: after t frames. What ends in blank, and what ends in the last token.
+        self.blank = self.blanks.clone()  # (B, K, T + 1)
+        self.label = torch.full_like(self.blank, float("-inf"))
+        self.last = torch.full((utterances, 1), -1, device=lens.device)  # (B, K)
+
+    def candidates(self) -> Tensor:
+        """(B, K, V + 1): log-probability that the tokens begin with the hypothesis and then token v.
+
+        The last column is the log-probability of the hypothesis as the whole sentence. Blank has none: -inf.
+        """
+        either = torch.logaddexp(self.blank, self.label)
+        whole = either.gather(2, self.lens[:, None, None].expand(-1, either.shape[1], 1))  # (B, K, 1)
+        # Scaled by the peak of each hypothesis, or long utterances would underflow.
+        peak = either.amax(2, keepdim=True).clamp(min=-1e30)
+        scores = (either[:, :, :-1] - peak).exp().float() @ self.probs
+        last = self.last.clamp(min=0)
+        again = (self.blank[:, :, :-1] - peak).exp() * self._of(self.probs, last)  # a repeat needs a blank between
+        scores = scores.scatter(2, last[:, :, None], again.sum(2, keepdim=True).float()).log() + peak
+        scores[:, :, self.blank_id] = float("-inf")
+        return torch.cat([scores, whole], 2).float()
+
+    def advance(self, parents: Tensor, tokens: Tensor) -> None:
+        """Replace the K hypotheses by hypothesis `parents` plus `tokens`, both (B, K')."""
+        wide = parents[:, :, None].expand(-1, -1, self.blank.shape[2])
+        blank, label = self.blank.gather(1, wide), self.label.gather(1, wide)
+        repeated = tokens == self.last.gather(1, parents)
+        before = torch.where(repeated[:, :, None], blank, torch.logaddexp(blank, label))
+        sums = _cumulative(self._of(self.log_probs, tokens))
+        # label[t] = (label[t-1] + before[t-1]) * p_t: divided by the product of all p up to t it is a cumulative sum.
+        self.label = _shifted(torch.logcumsumexp(before - sums, 2)) + sums
+        self.blank = _shifted(torch.logcumsumexp(self.label - self.blanks, 2)) + self.blanks
+        self.last = tokens
+
+    def keep(self, utterances: Tensor) -> None:
+        """Go on with these utterances only."""
+        for name in ("log_probs", "probs", "lens", "blanks", "blank", "label", "last"):
+            setattr(self, name, getattr(self, name)[utterances])
+
+    @staticmethod
+    def _of(values: Tensor, tokens: Tensor) -> Tensor:
+        """values (B, T, V) at tokens (B, K) -> (B, K, T)."""
+        return values.gather(2, tokens[:, None, :].expand(-1, values.shape[1], -1)).transpose(1, 2)
+
+
+def _cumulative(log_probs: Tensor) -> Tensor:
+    """(..., T) -> (..., T + 1) in float64: the sum of the first t values."""
+    return F.pad(log_probs.double().cumsum(-1), (1, 0))
+
+
+def _shifted(x: Tensor) -> Tensor:
+    """x[t] = x[t - 1], nothing (-inf) at t = 0."""
+    return F.pad(x[:, :, :-1], (1, 0), value=float("-inf"))

@@ -1,0 +1,36 @@
+"""Joint CTC and attention beam search (Watanabe et al. 2017): CTC keeps the decoder from skipping and repeating."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from asrtts.search.attention_beam import Decoder, attention_beam
+from asrtts.search.ctc_prefix import ctc_times
+from asrtts.search.ctc_prefix_score import CtcPrefixScores
+from asrtts.search.hypothesis import Hypothesis
+
+
+def joint_beam(
+    decoder: Decoder,
+    log_probs: Tensor,
+    lens: Tensor,
+    eos: int,
+    beam: int = 10,
+    nbest: int = 1,
+    length_bonus: float = 0.0,
+    ctc_weight: float = 0.3,
+    blank_id: int = 0,
+) -> list[list[Hypothesis]]:
+    """As `attention_beam`, with CTC log-probabilities (B, T, V) at weight `ctc_weight`.
+
+    Frames are those of the likeliest CTC path of the tokens, which is surer of time than the decoder is; confidences
+    are the decoder's probabilities.
+    """
+    scores = CtcPrefixScores(log_probs, lens, blank_id)
+    found = attention_beam(decoder, lens, eos, beam, nbest, length_bonus, scores, ctc_weight, blank_id)
+    rows: np.ndarray = log_probs.detach().float().cpu().numpy()
+    for b, n in enumerate(lens.tolist()):
+        for hypothesis in found[b]:
+            hypothesis.frames, _ = ctc_times(rows[b, :n], hypothesis.tokens, blank_id)
+    return found

@@ -1,0 +1,118 @@
+"""Attention and joint beam search against every token sequence there is, batches, padding, the end of the sentence."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from asrtts.asr.heads.attention import Config, Head
+from asrtts.registry import UserError
+from asrtts.search.attention_beam import attention_beam
+
+torch.set_num_threads(1)
+VOCAB = 3  # blank and two tokens; 3 is the end of the sentence
+
+
+def tiny(seed, vocab=VOCAB):
+    torch.manual_seed(seed)
+    head = Head(Config(layers=1, attention_heads=2, feedforward=8, dropout=0.0), 4, vocab).eval()
+    head.decoder.output.weight.data *= 5  # far from uniform
+    lens = torch.tensor([4, 2, 3])
+    enc = torch.randn(3, 4, 4)
+    ctc = (2 * torch.randn(3, 4, vocab)).log_softmax(-1)
+    return head, enc, lens, ctc
+
+
+@torch.no_grad()
+def exhaustive(head, enc, ctc, weight, bonus):
+    """Every sequence of at most T tokens with its joint score, best first."""
+    frames, found = torch.tensor([len(enc)]), []
+    for count in range(len(enc) + 1):
+        for tokens in itertools.product(range(1, VOCAB), repeat=count):
+            given, answer = torch.tensor([[head.eos, *tokens]]), torch.tensor([*tokens, head.eos])
+            log_probs = head.decoder(given, enc[None], frames)[0].log_softmax(-1)
+            score = log_probs.gather(1, answer[:, None]).sum() * (1 - weight)
+            if weight:
+                target = torch.tensor(tokens, dtype=torch.long)[None]
+                score -= weight * F.ctc_loss(ctc[:, None], target, frames, torch.tensor([count]), reduction="sum")
+            if score.isfinite():
+                found.append((score.item() + bonus * count, list(tokens)))
+    return sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize("weight, bonus", [(0.0, 0.0), (0.3, 0.0), (1.0, 0.0), (0.0, 0.7), (0.5, -0.4), (0.3, 1.5)])
+def test_a_wide_beam_finds_what_trying_everything_finds(weight, bonus):
+    for seed in range(3):
+        head, enc, lens, ctc = tiny(seed)
+        for b, n in enumerate(lens.tolist()):
+            expected = exhaustive(head, enc[b, :n], ctc[b, :n], weight, bonus)[:5]
+            [found] = head.search(enc[b : b + 1], lens[b : b + 1], 100, 5, bonus, ctc[b : b + 1], weight)
+            assert [h.tokens for h in found] == [tokens for _, tokens in expected]
+            assert [h.score for h in found] == pytest.approx([score for score, _ in expected], abs=1e-4)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_batch_of_many_equals_batch_of_one_and_padding_is_not_read(weight):
+    head, enc, _, _ = tiny(0, vocab=12)
+    torch.manual_seed(5)
+    enc, lens = torch.randn(4, 15, 4), torch.tensor([15, 3, 9, 12])
+    ctc = (2 * torch.randn(4, 15, 12)).log_softmax(-1)
+    together = head.search(enc, lens, 4, 3, 0.0, ctc, weight)
+    for b, n in enumerate(lens.tolist()):
+        [alone] = head.search(enc[b : b + 1, :n], lens[b : b + 1], 4, 3, 0.0, ctc[b : b + 1, :n], weight)
+        assert [(h.tokens, h.frames) for h in together[b]] == [(h.tokens, h.frames) for h in alone]
+        assert [h.score for h in together[b]] == pytest.approx([h.score for h in alone], abs=1e-4)
+
+
+def test_joint_results_carry_a_rising_frame_and_a_confidence_for_each_token():
+    head, enc, lens, ctc = tiny(1)
+    for found in head.search(enc, lens, 10, 3, 0.0, lambda _: ctc, 0.5):
+        for h in found:
+            assert len(h.frames) == len(h.confidences) == len(h.tokens)
+            assert h.frames == sorted(set(h.frames))
+            assert all(0 <= c <= 1 for c in h.confidences)
+
+
+class Script:
+    """A decoder whose next-token probabilities are a table of the number of tokens so far."""
+
+    def __init__(self, probs):
+        self.log_probs, self.steps = torch.tensor(probs).log(), 0
+
+    def step(self, tokens, parents):
+        row = self.log_probs[min(self.steps, len(self.log_probs) - 1)]
+        self.steps += 1
+        return row.expand(*tokens.shape, -1).clone(), torch.full_like(tokens, self.steps)
+
+    def keep(self, utterances):
+        pass
+
+
+def test_the_search_stops_when_nothing_that_grows_can_win():
+    script = Script([[0.0, 0.9, 0.1, 0.0], [0.0, 0.05, 0.05, 0.9]])
+    [[best]] = attention_beam(script, torch.tensor([50]), eos=3, beam=2)
+    assert best.tokens == [1] and best.frames == [1]
+    assert best.confidences == pytest.approx([0.9])
+    assert script.steps == 2  # eos at 0.81; what grows has at most 0.05
+
+
+def test_an_early_end_outside_the_beam_does_not_end_a_hypothesis():
+    # the empty one would win by score (0.04 > 0.9^40) but is never among the two best of its step
+    script = Script([[0.0, 0.56, 0.4, 0.04], *[[0.0, 0.9, 0.099, 0.001]] * 39, [0.0, 0.0, 0.0, 1.0]])
+    [[best]] = attention_beam(script, torch.tensor([60]), eos=3, beam=2)
+    assert best.tokens == [1] * 40
+
+
+def test_the_longest_length_ends_every_hypothesis():
+    script = Script([[0.0, 0.99, 0.01, 1e-6]])
+    [[best]] = attention_beam(script, torch.tensor([6]), eos=3, beam=2)
+    assert best.tokens == [1] * 6
+
+
+def test_more_nbest_than_beam_is_refused():
+    head, enc, lens, _ = tiny(0)
+    with pytest.raises(UserError, match="nbest 5 .* beam 4"):
+        head.search(enc, lens, beam=4, nbest=5)
