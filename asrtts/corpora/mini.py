@@ -8,11 +8,13 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 
@@ -103,11 +105,7 @@ def download(root: Path, lang: str = "en", jobs: int | None = None) -> Path:
     try:
         beside.mkdir(parents=True, exist_ok=True)
         speakers = _speakers(lang)
-        # The library carries state from one utterance to the next: every speaker has a process of his own, and
-        # neither the number of processes nor a resumed run changes a sample.
-        fresh = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=fresh, max_tasks_per_child=1) as pool:
-            spoken = list(pool.map(_speak, speakers, [lang] * len(speakers), [beside] * len(speakers)))
+        spoken = _speak_all(speakers, lang, beside, jobs or os.cpu_count() or 1)
         table = {"recipe": recipe, "lang": lang, "speakers": [asdict(speaker) for speaker in speakers]}
         table["utterances"] = [utterance for utterances in spoken for utterance in utterances]
         (beside / TABLE).write_text(json.dumps(table, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
@@ -172,7 +170,25 @@ def _sentence(grammar: dict[str, list[str]], random: Random, name: str = "senten
     return "".join(_sentence(grammar, random, part) if i % 2 else part for i, part in enumerate(parts))
 
 
-def _speak(speaker: Speaker, lang: str, folder: Path) -> list[dict[str, str | float | int]]:
+def _speak_all(speakers: list[Speaker], lang: str, folder: Path, jobs: int) -> list[list[dict[str, Any]]]:
+    """`_speak` for each speaker, in a process of his own.
+
+    The library carries state from one utterance to the next: so neither the number of processes nor a resumed run
+    changes a sample.
+    """
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=fresh, max_tasks_per_child=1) as pool:
+        # Processes inherit what is blocked: Ctrl-C then stops this one, and the others end with their speaker
+        # instead of each printing a traceback.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            spoken = pool.map(_speak, speakers, [lang] * len(speakers), [folder] * len(speakers))
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        return list(spoken)
+
+
+def _speak(speaker: Speaker, lang: str, folder: Path) -> list[dict[str, Any]]:
     """One speaker's utterances as wav files below `folder`, and what the manifest wants to know of them."""
     import soundfile
 
