@@ -56,7 +56,7 @@ def _extract(archive: Path, folder: Path, report: Report = lambda done, total: N
             while members.fileobj.read(1 << 20):  # a gzip's checksum stands behind the tar's own end
                 pass
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        reason = str(error) or type(error).__name__
+        reason = str(error).partition(":")[0] or type(error).__name__  # behind the colon: how each format failed
         raise UserError(f"{archive}: damaged archive ({reason}); delete it and get it again") from None
     except OSError as error:  # gzip.BadGzipFile is one too
         raise UserError(f"{archive}: cannot be unpacked in {folder} ({error})") from None
