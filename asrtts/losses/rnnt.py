@@ -83,7 +83,7 @@ class _GivenLogits(torch.autograd.Function):
         kind = torch.promote_types(logits.dtype, torch.float32)
         log_blank = torch.empty(logits.shape[:3], dtype=kind, device=logits.device)
         log_label, log_sum = torch.empty_like(log_blank), torch.zeros_like(log_blank)
-        targets = _targets(tokens, token_lens)
+        targets = leaving_tokens(tokens, token_lens)
         for cells in _tiles(logits, logit_lens, token_lens):
             z = logits[cells].to(kind)
             log_sum[cells] = row_sum = z.logsumexp(-1)
@@ -122,7 +122,7 @@ def _tiles(logits: Tensor, logit_lens: Tensor, token_lens: Tensor) -> Iterator[t
             yield b, slice(start, min(start + step, frames)), slice(0, width + 1)
 
 
-def _targets(tokens: Tensor, token_lens: Tensor) -> Tensor:
+def leaving_tokens(tokens: Tensor, token_lens: Tensor) -> Tensor:
     """(B, U+1): the token that leaves column u; 0, whose value is never used, from the last real column on."""
     padded = torch.nn.functional.pad(tokens, (0, 1))
     return padded.masked_fill(torch.arange(padded.shape[1], device=tokens.device) >= token_lens[:, None], 0)

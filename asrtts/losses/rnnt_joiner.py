@@ -1,8 +1,8 @@
 """Joiner and Transducer loss as one: exact, and the logits (B, T, U+1, V) never exist.
 
 logits(t, u) = weight @ tanh(enc(t) + pred(u)) + bias is computed tile by tile over the real cells; what is kept of a
-cell is its log-sum and its two edge posteriors. The backward computes the cells again, but only those that some
-alignment passes with a probability above `threshold`: in a trained model most cells are never passed, and their share of the
+cell is its log-sum and its two edge posteriors. The backward computes the cells again, but only those that alignments
+pass with a probability above `threshold`: in a trained model most cells are never passed, and their share of the
 gradient is below what float32 can hold (gradients differ by 3e-7 relative at the default 1e-7).
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from asrtts.losses.rnnt import check
+from asrtts.losses.rnnt import check, leaving_tokens
 from asrtts.losses.rnnt_lattice import edge_posteriors
 
 TILE = 1 << 20  # elements of a tile's hidden rows and logits together: 4 MB of float32, what a core's cache holds
@@ -51,7 +51,7 @@ def rnnt_from_joiner(
     kind = torch.promote_types(weight.dtype, torch.float32)
     tokens, enc_lens, token_lens = (x.to(device, torch.int64) for x in (tokens, enc_lens, token_lens))
     with torch.autocast(device.type, enabled=False):
-        floats = (x.to(kind) for x in (enc, pred, weight, bias))
+        floats = (x.to(kind).contiguous() for x in (enc, pred, weight, bias))
         return _FromJoiner.apply(*floats, tokens, enc_lens, token_lens, blank_id, threshold, product)
 
 
@@ -59,20 +59,21 @@ class _FromJoiner(torch.autograd.Function):
     @staticmethod
     def forward(ctx, enc, pred, weight, bias, tokens, enc_lens, token_lens, blank_id, threshold, product):
         weight, bias = weight.to(product), bias.to(product)
-        targets = torch.nn.functional.pad(tokens, (0, 1))
+        targets = leaving_tokens(tokens, token_lens)
         shape = (*enc.shape[:2], pred.shape[1])
         t = torch.arange(shape[1], device=enc.device)[:, None]
         u = torch.arange(shape[2], device=enc.device)
-        cells = ((t < enc_lens[:, None, None]) & (u <= token_lens[:, None, None])).flatten().nonzero().squeeze(1)
+        real = (t < enc_lens[:, None, None]) & (u <= token_lens[:, None, None])
         log_blank = enc.new_zeros(shape)
         log_label, log_sum = torch.zeros_like(log_blank), torch.zeros_like(log_blank)
-        for tile, at_frame, at_token in _tiles(cells, shape, weight):
-            z = _logits(_hidden(enc, pred, at_frame, at_token), weight, bias)
-            row_sum = z.logsumexp(-1)
-            wanted = targets.flatten()[at_token].unsqueeze(1).clamp(min=0)
-            log_sum.view(-1)[tile] = row_sum
-            log_blank.view(-1)[tile] = z[:, blank_id] - row_sum
-            log_label.view(-1)[tile] = z.gather(1, wanted).squeeze(1) - row_sum
+        for cells, at_frame, at_token in _tiles(real, weight):
+            z = torch.addmm(bias, _hidden(enc, pred, at_frame, at_token).to(product), weight.T).to(enc.dtype)
+            blank, label = z[:, blank_id].clone(), z.gather(1, targets.take(at_token).unsqueeze(1)).squeeze(1)
+            peak = z.amax(1, keepdim=True)
+            row_sum = z.sub_(peak).exp_().sum(1).log_().add_(peak.squeeze(1))
+            log_sum.put_(cells, row_sum)
+            log_blank.put_(cells, blank.sub_(row_sum))
+            log_label.put_(cells, label.sub_(row_sum))
         loglik, on_blank, on_label = edge_posteriors(log_blank, log_label, enc_lens, token_lens)
         ctx.save_for_backward(enc, pred, weight, bias, targets, log_sum, on_blank, on_label)
         ctx.blank_id, ctx.threshold = blank_id, threshold
@@ -84,34 +85,33 @@ class _FromJoiner(torch.autograd.Function):
         enc, pred, weight, bias, targets, log_sum, on_blank, on_label = ctx.saved_tensors
         d_enc, d_pred = torch.zeros_like(enc), torch.zeros_like(pred)
         d_weight, d_bias = torch.zeros_like(weight, dtype=enc.dtype), torch.zeros_like(bias, dtype=enc.dtype)
-        alive = ((on_blank + on_label) > ctx.threshold) & (scale != 0.0)[:, None, None]
-        for tile, at_frame, at_token in _tiles(alive.flatten().nonzero().squeeze(1), log_sum.shape, weight):
-            blank, label = (x.flatten()[tile] * scale[at_frame // enc.shape[1]] for x in (on_blank, on_label))
+        alive = (on_blank + on_label > ctx.threshold) & (scale != 0.0)[:, None, None]
+        on_blank, on_label = on_blank * scale[:, None, None], on_label * scale[:, None, None]
+        for cells, at_frame, at_token in _tiles(alive, weight):
             hidden = _hidden(enc, pred, at_frame, at_token)
-            z = _logits(hidden, weight, bias)
-            z = z.sub_(log_sum.flatten()[tile].unsqueeze(1)).exp_().mul_((blank + label).unsqueeze(1))
-            z[:, ctx.blank_id] -= blank
-            z.scatter_add_(1, targets.flatten()[at_token].unsqueeze(1).clamp(min=0), -label.unsqueeze(1))
-            d_bias += z.sum(0)
-            z = z.to(weight.dtype)
-            d_weight += z.T @ hidden.to(weight.dtype)
-            d_hidden = (z @ weight).to(enc.dtype).mul_(hidden.square_().neg_().add_(1.0))
+            rounded = hidden.to(weight.dtype)
+            blank, label = on_blank.take(cells), on_label.take(cells)
+            dz = torch.addmm(bias, rounded, weight.T).to(enc.dtype)
+            dz.sub_(log_sum.take(cells).unsqueeze(1)).exp_().mul_((blank + label).unsqueeze(1))
+            dz[:, ctx.blank_id] -= blank
+            dz.scatter_add_(1, targets.take(at_token).unsqueeze(1), -label.unsqueeze(1))
+            d_bias += dz.sum(0)
+            dz = dz.to(weight.dtype)
+            d_weight += dz.T @ rounded
+            d_hidden = torch.ops.aten.tanh_backward((dz @ weight).to(enc.dtype), hidden)
             d_enc.view(-1, enc.shape[2]).index_add_(0, at_frame, d_hidden)
             d_pred.view(-1, enc.shape[2]).index_add_(0, at_token, d_hidden)
         return d_enc, d_pred, d_weight, d_bias, *(None,) * 6
 
 
-def _tiles(cells: Tensor, shape: tuple[int, int, int], weight: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Flat cell numbers of (B, T, U+1), a tile at a time, with their rows in (B*T) and in (B*(U+1))."""
-    for tile in cells.split(max(64, TILE // sum(weight.shape))):
-        at_frame = tile // shape[2]
-        yield tile, at_frame, at_frame // shape[1] * shape[2] + tile % shape[2]
+def _tiles(chosen: Tensor, weight: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Flat numbers of the chosen cells of (B, T, U+1), a tile at a time, with their rows in (B*T) and in (B*(U+1))."""
+    frames, width = chosen.shape[1:]
+    for cells in chosen.flatten().nonzero().squeeze(1).split(max(64, TILE // sum(weight.shape))):
+        at_frame = cells // width
+        yield cells, at_frame, cells + (at_frame // frames - at_frame) * width
 
 
 def _hidden(enc: Tensor, pred: Tensor, at_frame: Tensor, at_token: Tensor) -> Tensor:
-    rows = enc.reshape(-1, enc.shape[2]).index_select(0, at_frame)
-    return rows.add_(pred.reshape(-1, pred.shape[2]).index_select(0, at_token)).tanh_()
-
-
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return torch.addmm(bias, hidden.to(weight.dtype), weight.T).to(hidden.dtype)
+    rows = enc.view(-1, enc.shape[2]).index_select(0, at_frame)
+    return rows.add_(pred.view(-1, pred.shape[2]).index_select(0, at_token)).tanh_()

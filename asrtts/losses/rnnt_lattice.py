@@ -2,7 +2,7 @@
 
 Node (t, u): u tokens were emitted, frame t is being read. A blank leads to (t+1, u), token u to (t, u+1); the last
 blank, from (T-1, U), ends the alignment. Graves 2012, section 2.4, equations 16 to 18. alpha + beta - log P cancels in
-float32 (a gradient wrong in its fourth digit), so the lattice is float64: it is T x U, not T x U x V, and costs nothing.
+float32 (the gradient errs in its fourth digit), so the lattice is float64: T x U, not T x U x V, it costs nothing.
 """
 
 from __future__ import annotations

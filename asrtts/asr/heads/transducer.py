@@ -12,9 +12,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from asrtts.config import Settings
+from asrtts.losses.rnnt_backends import rnnt_backend
 from asrtts.losses.rnnt_joiner import rnnt_from_joiner
 from asrtts.nn.predictor import LstmPredictor, StatelessPredictor
 from asrtts.search.hypothesis import Hypothesis
+from asrtts.search.transducer_beam import transducer_beam
 from asrtts.search.transducer_greedy import transducer_greedy
 
 
@@ -31,7 +33,7 @@ class Config(Settings):
     joiner_dim: int = Field(256, ge=1)
     dropout: float = Field(0.1, ge=0.0, lt=1.0)  # on both sides of the joiner
     embedding_dropout: float = Field(0.1, ge=0.0, lt=1.0)
-    loss_backend: str = "native"
+    loss_backend: Literal["native", "warp_rnnt", "torchaudio"] = "native"  # the others hold all logits at once
     max_symbols_per_frame: int = Field(5, ge=1)  # searches read the next frame after so many tokens
 
 
@@ -62,29 +64,31 @@ class Head(nn.Module):
         if not len(enc):
             return {"loss": sum(p.sum() for p in self.parameters()) * 0.0 + enc.float().sum() * 0.0}
         tokens = tokens[:, : int(token_lens.max())]
-        losses = rnnt_from_joiner(
-            self.from_encoder(self.dropout(enc)),
-            self.from_predictor(self.dropout(self.predictor(tokens))),
-            self.joiner.weight,
-            self.joiner.bias,
-            tokens,
-            enc_lens,
-            token_lens,
-        )
+        projected = self.from_encoder(self.dropout(enc)), self.from_predictor(self.dropout(self.predictor(tokens)))
+        target = tokens, enc_lens, token_lens
+        if self.config.loss_backend == "native":
+            losses = rnnt_from_joiner(*projected, self.joiner.weight, self.joiner.bias, *target)
+        else:
+            logits = self._join(projected[0].unsqueeze(2), projected[1].unsqueeze(1))
+            losses = rnnt_backend(self.config.loss_backend)(logits, *target, 0)
         return {"loss": losses.sum() / len(possible)}
 
     def search(
         self, enc: Tensor, enc_lens: Tensor, method: str = "greedy", beam: int = 10, nbest: int = 1
     ) -> list[list[Hypothesis]]:
-        """n-best lists of a batch, best first. `enc` (B, T, D)."""
-        return transducer_greedy(
+        """n-best lists of a batch (B, T, D), best first; greedy search has one entry and no use for `beam`."""
+        assert method in ("greedy", "beam"), method
+        given = (
             self.from_encoder(enc),
             enc_lens,
             self._predict,
             self._join,
             self.predictor.start(len(enc), enc.device),
-            max_symbols_per_frame=self.config.max_symbols_per_frame,
         )
+        limit = self.config.max_symbols_per_frame
+        if method == "greedy":
+            return transducer_greedy(*given, max_symbols_per_frame=limit)
+        return transducer_beam(*given, beam=beam, nbest=nbest, max_symbols_per_frame=limit)
 
     def _predict(self, tokens: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         out, state = self.predictor.step(tokens, state)
@@ -92,3 +96,33 @@ class Head(nn.Module):
 
     def _join(self, enc: Tensor, pred: Tensor) -> Tensor:
         return self.joiner(torch.tanh(enc + pred))
+
+    def parts(self) -> dict[str, tuple[nn.Module, tuple]]:
+        """For export: one step of the predictor, projected, with its state; and the joiner of one frame with that."""
+        token, frame = torch.zeros(1, dtype=torch.int64), torch.zeros(1, self.from_encoder.in_features)
+        state = self.predictor.start(1, torch.device("cpu"))
+        pred = torch.zeros(1, self.config.joiner_dim)
+        return {"predictor": (_PredictorStep(self), (token, *state)), "joiner": (_Joiner(self), (frame, pred))}
+
+
+class _PredictorStep(nn.Module):
+    """token (N,), state... -> pred (N, J), next state..."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.predictor, self.projection = head.predictor, head.from_predictor
+
+    def forward(self, token: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        out, state = self.predictor.step(token, state)
+        return self.projection(out), *state
+
+
+class _Joiner(nn.Module):
+    """enc (N, D), pred (N, J) -> logits (N, V)."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.projection, self.output = head.from_encoder, head.joiner
+
+    def forward(self, enc: Tensor, pred: Tensor) -> Tensor:
+        return self.output(torch.tanh(self.projection(enc) + pred))

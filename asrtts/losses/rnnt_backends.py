@@ -1,0 +1,64 @@
+"""Transducer losses by name: `native`, and other people's where they are installed, for those who want to compare."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from types import ModuleType
+
+from torch import Tensor
+
+from asrtts.losses.rnnt import check, rnnt_loss
+from asrtts.registry import UserError
+
+# logits (B, T, U+1, V), tokens, logit_lens, token_lens, blank_id -> (B,)
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
+HOW_TO_GET = {"warp_rnnt": "run tools/install_warp_rnnt.sh (needs CUDA)", "torchaudio": "pip install torchaudio"}
+
+
+def rnnt_backend(name: str) -> Loss:
+    """The loss of given logits that a name stands for. Raises UserError if it is not installed, with the way there."""
+    if name == "native":
+        return rnnt_loss
+    module = _installed(name)
+    return {"warp_rnnt": _warp_rnnt, "torchaudio": _torchaudio}[name](module)
+
+
+def _installed(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError) as error:  # OSError: a CUDA build whose libraries this machine has not
+        why = " ".join(str(error).split())
+        raise UserError(
+            f"loss_backend {name} cannot be imported ({why:.120}): {HOW_TO_GET[name]}, or set loss_backend: native"
+        ) from None
+
+
+def _warp_rnnt(module: ModuleType) -> Loss:
+    """1ytic/warp-rnnt: log-probabilities and int32 on a CUDA device."""
+
+    def loss(logits: Tensor, tokens: Tensor, logit_lens: Tensor, token_lens: Tensor, blank_id: int = 0) -> Tensor:
+        if logits.device.type != "cuda":
+            raise UserError(
+                "loss_backend warp_rnnt runs on CUDA only, this model is on the CPU: set loss_backend: native"
+            )
+        check(logits.shape, tokens, logit_lens, token_lens, blank_id)
+        whole = (x.to(logits.device).int().contiguous() for x in (tokens, logit_lens, token_lens))
+        log_probs = logits.float().log_softmax(-1).contiguous()
+        return module.rnnt_loss(log_probs, *whole, blank=blank_id, reduction="none")
+
+    return loss
+
+
+def _torchaudio(module: ModuleType) -> Loss:
+    """torchaudio.functional.rnnt_loss: int32, and no padding beyond the longest of the batch."""
+    functional = importlib.import_module("torchaudio.functional")
+
+    def loss(logits: Tensor, tokens: Tensor, logit_lens: Tensor, token_lens: Tensor, blank_id: int = 0) -> Tensor:
+        check(logits.shape, tokens, logit_lens, token_lens, blank_id)
+        frames, count = int(logit_lens.max()), int(token_lens.max())
+        cut = logits[:, :frames, : count + 1].float().contiguous()
+        whole = (x.to(logits.device).int().contiguous() for x in (tokens[:, :count], logit_lens, token_lens))
+        return functional.rnnt_loss(cut, *whole, blank=blank_id, reduction="none")
+
+    return loss
