@@ -19,6 +19,7 @@ ARCHIVE = Archive(
         "https://dldata-public.s3.us-east-2.amazonaws.com/",
         "https://huggingface.co/datasets/espnet/an4/resolve/main/",
     ),
+    # Of NeMo's copy; CMU publishes none. Should another copy be packed otherwise, --trust accepts it.
     ("sha256:a0525579493735d32b60fb6fa5975dd0eaacde087b0a4eeb7f13b7ef33077b12",),
     unpacked=1.6,
 )
