@@ -5,6 +5,7 @@
 
 PYTHON ?= python3
 RECIPE := egs/mini/asr
+VENV ?= .venv
 
 # Constraints reach the build environment too, under the names that older and newer pip read.
 export PIP_CONSTRAINT := constraints.txt
@@ -13,34 +14,34 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test lint clean
 
-demo: .venv/installed-mini
-	cd $(RECIPE) && ./run.sh --stop-stage 1 && ./compare.sh
+demo: $(VENV)/installed-mini
+	cd $(RECIPE) && PATH="$(abspath $(VENV))/bin:$$PATH" && ./run.sh --stop-stage 1 && ./compare.sh
 
-test: .venv/installed-dev
-	.venv/bin/python -m pytest
+test: $(VENV)/installed-dev
+	$(VENV)/bin/python -m pytest
 
-lint: .venv/installed-dev
-	.venv/bin/ruff check
-	.venv/bin/ruff format --check
-	@if command -v shellcheck >/dev/null; then shellcheck .ci/run utils/*.sh tools/*.sh egs/*/*/*.sh; \
-	else echo "shellcheck is not installed: the shell files were not checked"; fi
+lint: $(VENV)/installed-dev
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	@command -v shellcheck >/dev/null || echo "shellcheck is not installed: the shell files are NOT checked"
+	@! command -v shellcheck >/dev/null || shellcheck .ci/run utils/*.sh tools/*.sh egs/*/*/*.sh
 
 clean:
-	rm -rf .venv build $(RECIPE)/data $(RECIPE)/exp $(RECIPE)/log $(RECIPE)/downloads
+	rm -rf $(VENV) build $(RECIPE)/data $(RECIPE)/exp $(RECIPE)/log $(RECIPE)/downloads
 
 # A file that appears only after pip has succeeded: an interrupted installation is taken up again.
-.venv/installed-mini: .venv/bin/python pyproject.toml constraints.txt
-	.venv/bin/python -m pip install -c constraints.txt -e '.[mini]'
+$(VENV)/installed-mini: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(VENV)/bin/python -m pip install -c constraints.txt -e '.[mini]'
 	@touch $@
 
-.venv/installed-dev: .venv/bin/python pyproject.toml constraints.txt
-	.venv/bin/python -m pip install -c constraints.txt -e '.[mini,dev]'
-	@touch $@ .venv/installed-mini
+$(VENV)/installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(VENV)/bin/python -m pip install -c constraints.txt -e '.[mini,dev]'
+	@touch $@ $(VENV)/installed-mini
 
-.venv/bin/python:
+$(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not installed; asrtts needs Python 3.11 or newer"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "make: asrtts needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1); name another: make demo PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { \
 	  echo "make: $(PYTHON) cannot make environments; install its venv package (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)

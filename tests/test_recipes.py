@@ -54,7 +54,7 @@ def test_every_command_of_run_sh_is_a_verb_with_arguments_that_parse(recipe):
     for head in sorted(HEADS):
         commands = lines(recipe / "run.sh", "--head", head)
         verbs = [check(command, recipe) for command in commands]
-        assert [v for v in verbs if v != "prepare"] == "download tokenize train average decode score".split()
+        assert [v for v in verbs if v != "prepare"] == ["download", "tokenize", "train", "average", "decode", "score"]
         trained = next(command for command in commands if command[1] == "train")
         experiment.load(recipe / trained[2], trained[4:])
 

@@ -13,10 +13,10 @@ exp=      # folder of the run; empty: exp/<head>
 options "$@"
 conf=conf/$head.yaml exp=${exp:-exp/$head}
 
-stage 0 "Synthesis"         asrtts download mini downloads --lang "$lang"
-stage 1 "Data preparation"  asrtts prepare mini downloads data
+stage 0 "Synthesis"         asrtts download mini "downloads/$lang" --lang "$lang"
+stage 1 "Data preparation"  asrtts prepare mini "downloads/$lang" data
 stage 1 "Tokens"            asrtts tokenize data/train data/tokens --kind char
-stage 1 "Tokens fit data"   asrtts prepare mini downloads data --tokens data/tokens
+stage 1 "Tokens fit data"   asrtts prepare mini "downloads/$lang" data --tokens data/tokens
 stage 3 "Training"          asrtts train "$conf" "$exp" "seed=$seed"
 stage 3 "Averaging"         asrtts average "$exp"
 stage 4 "Decoding"          asrtts decode "$exp" data/test

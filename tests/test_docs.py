@@ -1,0 +1,108 @@
+"""What README and docs show exists and does what they say."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+from asrtts import registry
+
+TOP = Path(__file__).resolve().parents[1]
+PAGES = [TOP / "README.md", *sorted(TOP.glob("docs/*.md")), *sorted(TOP.glob("egs/*/*/README.md"))]
+
+NAMED = r"`((?:asrtts|tests|tools|docs|egs/[a-z]+|utils/stages)[\w./-]*\.(?:py|sh|md|yaml))`"
+EXAMPLES = {
+    "asrtts/asr/heads/smooth_ctc.py",
+    "asrtts/asr/encoders/blstm.py",
+    "asrtts/corpora/thorsten.py",
+    "asrtts/corpora/x.py",
+    "egs/x/asr/run.sh",
+}
+
+
+def page(path: Path) -> str:
+    return str(path.relative_to(TOP))
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def example(path: Path, name: str) -> types.ModuleType:
+    """The first Python block of a page, as the module that it says it is."""
+    module = types.ModuleType(name)
+    exec(compile(blocks(path, "python")[0], str(path), "exec"), module.__dict__)
+    return module
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page)
+def test_links_lead_somewhere(path):
+    links = re.findall(r"\]\(([^)#]+)", path.read_text(encoding="utf-8"))
+    inner = [link for link in links if "://" not in link]
+    assert [link for link in inner if not (path.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page)
+def test_files_that_are_named_exist(path):
+    named = re.findall(NAMED, path.read_text("utf-8"))
+    assert [name for name in named if name not in EXAMPLES and not (TOP / name).exists()] == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page)
+def test_commands_that_are_shown_parse(path):
+    """Whole command lines: those of a block, and those between backticks that go beyond a verb's name."""
+    text = path.read_text("utf-8")
+    shown = [line for block in re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S) for line in block.splitlines()]
+    for line in shown + re.findall(r"`(asrtts [^`]+)`", text):
+        words = shlex.split(line.removeprefix("$ "), comments=True) if line.startswith(("asrtts ", "$ asrtts ")) else []
+        if len(words) > 3 and "..." not in words and words[1] in registry.names("asrtts.bin"):
+            registry.find("asrtts.bin", words[1]).parser().parse_args(words[2:])
+
+
+def test_the_example_of_a_head_trains_and_searches():
+    torch.manual_seed(1)
+    module = example(TOP / "docs" / "adding_a_head.md", "smooth_ctc")
+    head = module.Head(module.Config(), enc_dim=8, vocab_size=5)
+    enc, enc_lens = torch.randn(2, 12, 8), torch.tensor([12, 9])
+    tokens, token_lens = torch.tensor([[1, 2, 3], [4, 1, 0]]), torch.tensor([3, 2])
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.05)
+    losses = []
+    for _ in range(100):
+        optimizer.zero_grad()
+        loss = head.loss(enc, enc_lens, tokens, token_lens)["loss"]
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 3
+    assert [hyps[0].tokens for hyps in head.search(enc, enc_lens)] == [[1, 2, 3], [4, 1]]
+    padded = torch.cat([enc, torch.full((2, 5, 8), 9.0)], dim=1)
+    torch.testing.assert_close(
+        head.loss(padded, enc_lens, tokens, token_lens)["loss"], head.loss(enc, enc_lens, tokens, token_lens)["loss"]
+    )
+    for part, inputs in head.parts().values():
+        part(*inputs)
+
+
+def test_the_example_of_an_encoder_keeps_the_promises():
+    torch.manual_seed(1)
+    module = example(TOP / "docs" / "adding_an_encoder.md", "blstm")
+    encoder = module.Encoder(module.Config(dim=6, layers=2), feat_dim=5).eval()
+    feats, feat_lens = torch.randn(2, 22, 5), torch.tensor([22, 13])
+    layers: list[torch.Tensor] = []
+    enc, enc_lens = encoder(feats, feat_lens, layers)
+    assert enc_lens.tolist() == [5, 3] == encoder.out_lens(feat_lens).tolist()
+    assert enc.shape == (2, 5, 6) and [tuple(layer.shape) for layer in layers] == [(2, 5, 6)] * 2
+    alone, _ = encoder(feats[1:, :13], feat_lens[1:])
+    torch.testing.assert_close(enc[1, :3], alone[0])
+
+
+def test_the_examples_have_the_doors_that_the_house_asks_for():
+    import test_house  # beside this file, which pytest puts on the path
+
+    assert set(test_house.DOORS["asr/heads"]) <= vars(example(TOP / "docs" / "adding_a_head.md", "h")).keys()
+    assert set(test_house.DOORS["asr/encoders"]) <= vars(example(TOP / "docs" / "adding_an_encoder.md", "e")).keys()
