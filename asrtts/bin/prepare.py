@@ -75,15 +75,14 @@ def main(argv: list[str]) -> None:
         kept = _kept(seen, findings, effects)
         findings += _losses(splits, kept, args.max_dropped)
         findings.sort(key=lambda f: list(KINDS).index(f.kind))  # stable: within a kind, the order of the corpus
-        summary.show(seen, kept, findings, effects)
         stops = [f for f in findings if effects[f.kind] == "stop"]
         _write(args.data, {} if stops else kept, findings, fingerprint)
+        summary.show(seen, kept, findings, effects)
+    except BrokenPipeError:
+        raise  # `asrtts prepare ... | head`
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise UserError(
-            f"{args.data}: the disk is full; no manifest was written. Make room, then start again"
-        ) from None
+        why = "the disk is full" if error.errno == errno.ENOSPC else f"{error.filename}: {error.strerror}"
+        raise UserError(f"{args.data}: cannot be written ({why}); the manifests are as they were") from None
     if stops:
         raise UserError(_stopped(stops, args))
 
@@ -220,7 +219,7 @@ def _fingerprint(args: argparse.Namespace, splits: Splits, keys: list[str], toke
     digest = hashlib.sha256(repr((settings, tokenizer and tokenizer.fingerprint(), keys)).encode())
     for split, utterances in splits.items():
         for u in utterances:
-            digest.update(repr((split, *asdict(u).values())).encode())
+            digest.update(repr((split, u)).encode())
     return digest.hexdigest()[:16]
 
 

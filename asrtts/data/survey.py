@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -70,7 +71,9 @@ def survey(
     fresh = _inspect([u for u, key in zip(listed, keyed, strict=True) if key not in known], limits, jobs)
     memory.parent.mkdir(parents=True, exist_ok=True)
     now = {}
-    with open(memory, "a", encoding="utf-8") as lines:
+    with open(memory, "a", buffering=1, encoding="utf-8") as lines:  # a line at a time, for kill -9
+        if len(known) < len(set(keyed)) and lines.tell():
+            lines.write("\n")  # what a kill cut short stays a line of its own
         for key in keyed:
             if key in known:
                 now[key] = known[key]
@@ -92,13 +95,26 @@ def _inspect(todo: Sequence[Utterance], limits: Limits, jobs: int) -> Iterator[I
     # spawn: a fork would copy the thread that draws the progress bar in whatever state it is in
     context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(jobs, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        with ProcessPoolExecutor(jobs, context, _start) as pool:
             yield from pool.map(look, todo, chunksize=16)
     except BrokenProcessPool:
         raise UserError(
             "a process died while reading audio (out of memory?); what was read is kept: "
             "give the same command, or with --jobs 1 to see where it stops"
         ) from None
+
+
+def _start() -> None:
+    """Leave Ctrl-C to the parent, and end with it: a worker whose parent was killed would wait for work for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _line(key: str, inspection: Inspection) -> str:

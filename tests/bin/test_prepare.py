@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
 import tarfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -344,6 +346,7 @@ def test_what_a_killed_run_has_read_is_not_read_again(corpus, monkeypatch):
         memory.write('{"key": "torn')
     monkeypatch.setattr(survey, "inspect", lambda u, limits: read.append(u.utt_id) or look(u, limits))
     corpus.prepare()
+    corpus.prepare("--stop", "clipped")
     assert read == [u.utt_id for utterances in corpus.splits.values() for u in utterances]
 
 
@@ -372,6 +375,44 @@ def test_a_full_disk_leaves_the_old_manifests(corpus, monkeypatch):
     with pytest.raises(UserError, match="the disk is full"):
         corpus.prepare()
     assert {p.name: p.read_bytes() for p in corpus.data.iterdir() if p.name != ".inspected"} == before
+
+
+def test_a_place_that_cannot_be_written_is_named(corpus):
+    corpus.data.write_text("a file where a folder should be")
+    with pytest.raises(UserError, match="data: cannot be written"):
+        corpus.prepare()
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    """The executor's own workers would wait for ever."""
+    script = tmp_path / "run.py"
+    script.write_text(WAITING)
+    here = {**os.environ, "PYTHONPATH": str(DOCS.parent)}
+    with subprocess.Popen([sys.executable, script], env=here, stdout=subprocess.PIPE, text=True) as parent:
+        worker = int(parent.stdout.readline())
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while _runs(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _runs(worker)
+
+
+WAITING = """
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from asrtts.data.survey import _start
+if __name__ == "__main__":
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), _start) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        time.sleep(60)
+"""
+
+
+def _runs(process: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
 
 
 def test_a_run_that_stops_leaves_the_old_manifests(corpus):
