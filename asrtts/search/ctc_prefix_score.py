@@ -7,6 +7,8 @@ and is two cumulative sums over t instead of a loop.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -37,14 +39,17 @@ class CtcPrefixScores:
         """
         either = torch.logaddexp(self.blank, self.label)
         whole = either.gather(2, self.lens[:, None, None].expand(-1, either.shape[1], 1))  # (B, K, 1)
-        # Scaled by the peak of each hypothesis, or long utterances would underflow.
-        peak = either.amax(2, keepdim=True).clamp(min=-1e30)
-        scores = (either[:, :, :-1] - peak).exp().float() @ self.probs
+        # Scaled so that the peak of each hypothesis is 1e18, or long utterances would underflow. What is 37 decades
+        # below the peak becomes zero: the product is several times slower with numbers too small to be normal.
+        scale = either.amax(2, keepdim=True).clamp(min=-1e30) - math.log(1e18)
+        before = F.threshold((either[:, :, :-1] - scale).exp().float(), 1e-19, 0.0)
         last = self.last.clamp(min=0)
-        again = (self.blank[:, :, :-1] - peak).exp() * self._of(self.probs, last)  # a repeat needs a blank between
-        scores = scores.scatter(2, last[:, :, None], again.sum(2, keepdim=True).float()).log() + peak
+        again = (self.blank[:, :, :-1] - scale).exp() * self._of(self.probs, last)  # a repeat needs a blank between
+        with torch.autocast(self.probs.device.type, enabled=False):
+            scores = before @ self.probs
+        scores.scatter_(2, last[:, :, None], again.sum(2, keepdim=True).float()).log_().add_(scale.float())
         scores[:, :, self.blank_id] = float("-inf")
-        return torch.cat([scores, whole], 2).float()
+        return torch.cat([scores, whole.float()], 2)
 
     def advance(self, parents: Tensor, tokens: Tensor) -> None:
         """Replace the K hypotheses by hypothesis `parents` plus `tokens`, both (B, K')."""

@@ -81,10 +81,10 @@ def test_a_narrow_beam_prunes_and_merges_as_the_textbook_does(seed):
 def test_score_of_the_best_is_the_ctc_likelihood_of_its_tokens():
     log_probs = random_posteriors(2, 30, 8, sharp=8.0)
     lens = torch.tensor([30, 21])
-    for b, [best] in enumerate(ctc_prefix_beam(log_probs, lens, beam=50)):
+    for b, [best] in enumerate(ctc_prefix_beam(log_probs, lens, beam=500)):
         target, count = torch.tensor([best.tokens]), torch.tensor([len(best.tokens)])
         likelihood = -F.ctc_loss(log_probs[b, :, None], target, lens[b : b + 1], count, reduction="sum").item()
-        assert likelihood - 0.02 <= best.score <= likelihood + 1e-4  # a few of its paths were pruned
+        assert likelihood - 1e-3 <= best.score <= likelihood + 1e-4  # a few of its paths were pruned
 
 
 def test_batch_of_many_equals_batch_of_one_and_padding_is_not_read():
