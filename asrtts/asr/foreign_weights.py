@@ -1,0 +1,118 @@
+"""Conformer weights of ESPnet2 and WeNet, renamed onto `asrtts.asr.encoders.conformer`.
+
+What differs: query, key and value are one matrix here; pointwise convolutions are linear layers; the projection after
+subsampling reads (frequency, channel), not (channel, frequency). ESPnet (`rel_pos_type: latest`) and the paper score
+distances; WeNet leaves the shift out and scores the key's own place. Normalization of the features is not the
+encoder's here: WeNet's `global_cmvn` belongs into the statistics of `data/features`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from asrtts.asr.encoders.conformer import Config
+from asrtts.registry import UserError
+
+Toolkit = Literal["espnet", "wenet"]
+
+_BLOCK = {
+    "norm_ff_macaron": "norm_feedforward1",
+    "feed_forward_macaron.w_1": "feedforward1.widen",
+    "feed_forward_macaron.w_2": "feedforward1.narrow",
+    "norm_mha": "norm_attention",
+    "self_attn.pos_bias_u": "attention.content_bias",
+    "self_attn.pos_bias_v": "attention.position_bias",
+    "self_attn.linear_pos": "attention.position",
+    "self_attn.linear_out": "attention.out",
+    "norm_conv": "norm_conv",
+    "conv_module.pointwise_conv1": "conv.gate",
+    "conv_module.depthwise_conv": "conv.depthwise",
+    "conv_module.norm": "conv.norm",
+    "conv_module.pointwise_conv2": "conv.out",
+    "norm_ff": "norm_feedforward2",
+    "feed_forward.w_1": "feedforward2.widen",
+    "feed_forward.w_2": "feedforward2.narrow",
+    "norm_final": "norm_out",
+}
+_OUTSIDE = {
+    "embed.conv.0": "subsample.conv1",
+    "embed.conv.2": "subsample.conv2",
+    "embed.out.0": "subsample.out",
+    "embed.linear": "subsample.out",  # WeNet's name for it at factor 6
+    "after_norm": "norm",
+}
+
+
+def convert(weights: Mapping[str, Tensor], toolkit: Toolkit) -> tuple[Config, dict[str, Tensor]]:
+    """The settings that a foreign encoder's shapes imply, and its weights under our names.
+
+    Args:
+        weights: names as in the toolkit, of the encoder alone or of a whole model (then those under `encoder.`).
+
+    Raises:
+        UserError: a parameter has no place here (another kind of encoder), or one is missing; it is named.
+    """
+    inside = {name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")}
+    weights = inside or dict(weights)
+    weights = {
+        name: value for name, value in weights.items() if not name.startswith(("global_cmvn.", "embed.pos_enc."))
+    }
+    config = _settings(weights, toolkit)
+    ours: dict[str, Tensor] = {}
+    for block in range(config.layers):
+        attention = f"encoders.{block}.self_attn"
+        for kind in ("weight", "bias"):
+            names = [f"{attention}.linear_{part}.{kind}" for part in "qkv"]
+            ours[f"blocks.{block}.attention.qkv.{kind}"] = torch.cat([_found(weights, name) for name in names])
+            for name in names:
+                del weights[name]
+    for name, value in weights.items():
+        if "pointwise_conv" in name and name.endswith("weight"):
+            value = value.squeeze(-1)
+        ours[_renamed(name, toolkit)] = value
+    channels = ours["subsample.conv1.weight"].shape[0]
+    projection = ours["subsample.out.weight"]
+    ours["subsample.out.weight"] = projection.unflatten(1, (channels, -1)).transpose(1, 2).flatten(1)
+    return config, ours
+
+
+def _settings(weights: Mapping[str, Tensor], toolkit: Toolkit) -> Config:
+    def shape(name: str) -> tuple[int, ...]:
+        return tuple(_found(weights, name).shape)
+
+    blocks = {int(name.split(".")[1]) for name in weights if name.startswith("encoders.")}
+    dim = shape("after_norm.weight")[0]
+    channels = shape("embed.conv.0.weight")[0]
+    return Config(
+        dim=dim,
+        layers=max(blocks, default=0) + 1,
+        attention_heads=shape("encoders.0.self_attn.pos_bias_u")[0],
+        feedforward=shape("encoders.0.feed_forward.w_1.weight")[0],
+        kernel=shape("encoders.0.conv_module.depthwise_conv.weight")[2],
+        subsampling=6 if shape("embed.conv.2.weight")[2] == 5 else 4,
+        subsampling_channels=0 if channels == dim else channels,
+        conv_norm="batch_norm" if "encoders.0.conv_module.norm.running_mean" in weights else "layer_norm",
+        positions="key" if toolkit == "wenet" else "relative",
+        norm_eps=1e-5 if toolkit == "wenet" else 1e-12,
+    )
+
+
+def _renamed(name: str, toolkit: Toolkit) -> str:
+    """encoders.3.norm_ff.weight -> blocks.3.norm_feedforward2.weight"""
+    inside = re.fullmatch(r"encoders\.(\d+)\.(.+)", name)
+    table, prefix, rest = (_BLOCK, f"blocks.{inside[1]}.", inside[2]) if inside else (_OUTSIDE, "", name)
+    stem, dot, kind = (rest, "", "") if rest in table else rest.rpartition(".")
+    if stem not in table:
+        raise UserError(f"{toolkit} weights: '{name}' has no place in a Conformer of relative attention and macaron")
+    return f"{prefix}{table[stem]}{dot}{kind}"
+
+
+def _found(weights: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in weights:
+        raise UserError(f"no parameter '{name}' in the weights: not a Conformer of relative attention and macaron")
+    return weights[name]

@@ -1,0 +1,122 @@
+"""Foreign Conformer weights give the foreign outputs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from asrtts.asr.encoders.conformer import Config, Encoder
+from asrtts.asr.foreign_weights import convert
+from asrtts.registry import UserError
+
+
+def shuffled(module: torch.nn.Module) -> torch.nn.Module:
+    """Every parameter and statistic away from its starting value, so that none can be forgotten unnoticed."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for name, value in module.state_dict().items():
+            if "running_var" in name:
+                value.uniform_(0.5, 2)
+            elif value.is_floating_point():
+                value.add_(0.1 * torch.randn_like(value))
+    return module.eval()
+
+
+def renamed_to_foreign(ours: dict[str, torch.Tensor], channels: int) -> dict[str, torch.Tensor]:
+    """Our weights as ESPnet would name them, written down independently of the reader: one block, by hand."""
+    q, k, v = ours["blocks.0.attention.qkv.weight"].chunk(3)
+    qb, kb, vb = ours["blocks.0.attention.qkv.bias"].chunk(3)
+    out = ours["subsample.out.weight"]
+    foreign = {
+        "encoders.0.self_attn.linear_q.weight": q,
+        "encoders.0.self_attn.linear_k.weight": k,
+        "encoders.0.self_attn.linear_v.weight": v,
+        "encoders.0.self_attn.linear_q.bias": qb,
+        "encoders.0.self_attn.linear_k.bias": kb,
+        "encoders.0.self_attn.linear_v.bias": vb,
+        "encoders.0.self_attn.pos_bias_u": ours["blocks.0.attention.content_bias"],
+        "encoders.0.self_attn.pos_bias_v": ours["blocks.0.attention.position_bias"],
+        "encoders.0.self_attn.linear_pos.weight": ours["blocks.0.attention.position.weight"],
+        "encoders.0.conv_module.pointwise_conv1.weight": ours["blocks.0.conv.gate.weight"].unsqueeze(-1),
+        "encoders.0.conv_module.pointwise_conv1.bias": ours["blocks.0.conv.gate.bias"],
+        "encoders.0.conv_module.pointwise_conv2.weight": ours["blocks.0.conv.out.weight"].unsqueeze(-1),
+        "encoders.0.conv_module.pointwise_conv2.bias": ours["blocks.0.conv.out.bias"],
+        "embed.out.0.weight": out.unflatten(1, (-1, channels)).transpose(1, 2).flatten(1),
+        "embed.out.0.bias": ours["subsample.out.bias"],
+    }
+    pairs = {
+        "encoders.0.self_attn.linear_out": "blocks.0.attention.out",
+        "encoders.0.conv_module.depthwise_conv": "blocks.0.conv.depthwise",
+        "encoders.0.conv_module.norm": "blocks.0.conv.norm",
+        "encoders.0.feed_forward_macaron.w_1": "blocks.0.feedforward1.widen",
+        "encoders.0.feed_forward_macaron.w_2": "blocks.0.feedforward1.narrow",
+        "encoders.0.feed_forward.w_1": "blocks.0.feedforward2.widen",
+        "encoders.0.feed_forward.w_2": "blocks.0.feedforward2.narrow",
+        "encoders.0.norm_ff_macaron": "blocks.0.norm_feedforward1",
+        "encoders.0.norm_mha": "blocks.0.norm_attention",
+        "encoders.0.norm_conv": "blocks.0.norm_conv",
+        "encoders.0.norm_ff": "blocks.0.norm_feedforward2",
+        "encoders.0.norm_final": "blocks.0.norm_out",
+        "embed.conv.0": "subsample.conv1",
+        "embed.conv.2": "subsample.conv2",
+        "after_norm": "norm",
+    }
+    for theirs, mine in pairs.items():
+        foreign |= {name.replace(mine, theirs): value for name, value in ours.items() if name.startswith(mine + ".")}
+    return foreign
+
+
+@pytest.mark.parametrize("toolkit", ["espnet", "wenet"])
+@pytest.mark.parametrize("settings", [{}, {"conv_norm": "batch_norm", "subsampling": 6}], ids=str)
+def test_settings_and_weights_survive_the_foreign_names(toolkit, settings):
+    torch.manual_seed(0)
+    eps = {"positions": "key", "norm_eps": 1e-5} if toolkit == "wenet" else {"norm_eps": 1e-12}
+    config = Config(dim=16, layers=1, attention_heads=2, feedforward=24, kernel=5, **eps, **settings)
+    ours = shuffled(Encoder(config, 20)).state_dict()
+    foreign = renamed_to_foreign(ours, channels=16)
+    whole_model = {f"encoder.{name}": value for name, value in foreign.items()} | {"ctc.weight": torch.ones(1)}
+    for weights in (foreign, whole_model):
+        found, read = convert(weights, toolkit)
+        assert found == config
+        assert read.keys() == ours.keys()
+        assert all(torch.equal(read[name], ours[name]) for name in ours)
+
+
+def test_a_parameter_without_a_place_is_named():
+    torch.manual_seed(0)
+    ours = Encoder(Config(dim=16, layers=1, attention_heads=2, feedforward=24, kernel=5), 20).state_dict()
+    foreign = renamed_to_foreign(ours, channels=16)
+    with pytest.raises(UserError, match="'encoders.0.adapter.weight' has no place"):
+        convert(foreign | {"encoders.0.adapter.weight": torch.ones(1)}, "espnet")
+    del foreign["encoders.0.self_attn.pos_bias_u"]
+    with pytest.raises(UserError, match=r"no parameter 'encoders\.0\.self_attn\.pos_bias_u'"):
+        convert(foreign, "espnet")
+
+
+@pytest.mark.parametrize("factor", [4, 6])
+def test_outputs_equal_espnet(factor):
+    theirs = pytest.importorskip("espnet2.asr.encoder.conformer_encoder", reason="ESPnet is not installed")
+    encoder = shuffled(
+        theirs.ConformerEncoder(
+            80,
+            output_size=32,
+            attention_heads=4,
+            linear_units=64,
+            num_blocks=2,
+            input_layer="conv2d" if factor == 4 else "conv2d6",
+            macaron_style=True,
+            rel_pos_type="latest",
+            pos_enc_layer_type="rel_pos",
+            selfattention_layer_type="rel_selfattn",
+            use_cnn_module=True,
+            cnn_module_kernel=15,
+        )
+    )
+    config, weights = convert(encoder.state_dict(), "espnet")
+    ours = Encoder(config, 80).eval()
+    ours.load_state_dict(weights)
+    feats, lens = torch.randn(2, 93, 80), torch.tensor([93, 93])  # ESPnet's convolution module does not mask padding
+    with torch.no_grad():
+        expected = encoder(feats, lens)[0]
+        enc, _ = ours(feats, lens)
+    torch.testing.assert_close(enc, expected, atol=1e-4, rtol=1e-4)
