@@ -18,6 +18,7 @@ from asrtts.losses.rnnt import check, leaving_tokens
 from asrtts.losses.rnnt_lattice import edge_posteriors
 
 TILE = 1 << 20  # elements of a tile's hidden rows and logits together: 4 MB of float32, what a core's cache holds
+FEWEST_CELLS = 64  # of a tile, however large the vocabulary: below, a matrix product is all overhead
 
 
 def rnnt_from_joiner(
@@ -107,7 +108,7 @@ class _FromJoiner(torch.autograd.Function):
 def _tiles(chosen: Tensor, weight: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Flat numbers of the chosen cells of (B, T, U+1), a tile at a time, with their rows in (B*T) and in (B*(U+1))."""
     frames, width = chosen.shape[1:]
-    for cells in chosen.flatten().nonzero().squeeze(1).split(max(64, TILE // sum(weight.shape))):
+    for cells in chosen.flatten().nonzero().squeeze(1).split(max(FEWEST_CELLS, TILE // sum(weight.shape))):
         at_frame = cells // width
         yield cells, at_frame, cells + (at_frame // frames - at_frame) * width
 

@@ -33,7 +33,7 @@ def transducer_greedy(
     Args:
         enc: (B, T, J), what `join` takes.
         state: of the predictor before anything was said; its tensors are (B, ...).
-        max_symbols_per_frame: then the next frame is read, so that no utterance loops for ever.
+        max_symbols_per_frame: then a blank is taken, whatever its probability, so that no utterance loops for ever.
     """
     batch, device = len(enc), enc.device
     ahead = torch.arange(BLOCK, device=device)
@@ -50,6 +50,7 @@ def transducer_greedy(
         log_probs = join(seen, pred[rows].unsqueeze(1)).float().log_softmax(-1)  # (N, block, V)
         best_log_prob, best = log_probs.max(-1)
         speaks = real & (best != blank_id)
+        speaks[:, 0] &= spoken[rows] < max_symbols_per_frame
         emits = speaks.any(1)
         first = torch.where(emits, speaks.int().argmax(1), BLOCK)
         passed = real & (ahead < first[:, None])  # blanks on the way
@@ -66,9 +67,7 @@ def transducer_greedy(
         pred[rows], after = predict(token, tuple(s[rows] for s in state))
         for old, new in zip(state, after, strict=True):
             old[rows] = new
-        full = spoken[rows] + 1 >= max_symbols_per_frame
-        spoken[rows] = torch.where(full, 0, spoken[rows] + 1)
-        frame[rows] += full.long()
+        spoken[rows] += 1
     found = [Hypothesis([], s) for s in score.tolist()]
     for rows, *values in steps:
         for row, token, at_frame, confidence in zip(rows.tolist(), *(v.tolist() for v in values), strict=True):

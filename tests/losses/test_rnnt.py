@@ -1,0 +1,214 @@
+"""The Transducer loss of given logits, against the sum over all alignments written out."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asrtts.losses.rnnt import rnnt_loss
+from asrtts.losses.rnnt_lattice import by_diagonals, edge_posteriors
+
+
+def enumerated(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """-log of the sum over all orders of T blanks and U tokens that end in a blank. logits (T, U+1, V), tokens (U,)."""
+    frames, width, _ = logits.shape
+    log_probs = logits.log_softmax(-1)
+    paths = []
+    for emissions in itertools.combinations(range(frames + width - 2), width - 1):
+        t = u = 0
+        path = torch.zeros((), dtype=logits.dtype)
+        for edge in range(frames + width - 2):
+            if edge in emissions:
+                path = path + log_probs[t, u, tokens[u]]
+                u += 1
+            else:
+                path = path + log_probs[t, u, 0]
+                t += 1
+        paths.append(path + log_probs[t, u, 0])
+    return -torch.stack(paths).logsumexp(0)
+
+
+def example(frames: list[int], counts: list[int], vocab: int = 5, seed: int = 0):
+    """Random float64 logits and tokens of these lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = len(frames), max(frames), max(counts) + 1, vocab
+    logits = 2 * torch.randn(shape, generator=generator, dtype=torch.float64)
+    tokens = torch.randint(1, vocab, (len(counts), max(counts)), generator=generator)
+    return logits, tokens, torch.tensor(frames), torch.tensor(counts)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 4])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4])
+def test_the_loss_is_the_sum_over_all_alignments(frames, count):
+    logits, tokens, logit_lens, token_lens = example([frames], [count])
+    logits.requires_grad_()
+    wanted = enumerated(logits[0], tokens[0])
+    found = rnnt_loss(logits, tokens, logit_lens, token_lens)[0]
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    gradients = [torch.autograd.grad(loss, logits)[0] for loss in (found, wanted)]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
+
+
+def test_gradient_is_that_of_finite_differences():
+    logits, tokens, logit_lens, token_lens = example([4, 3, 1], [2, 3, 0], vocab=4)
+    weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    loss = lambda x: (rnnt_loss(x, tokens, logit_lens, token_lens) * weights).sum()  # noqa: E731
+    assert torch.autograd.gradcheck(loss, logits.requires_grad_())
+
+
+def test_agrees_with_warprnnt_numba():
+    peer = pytest.importorskip("warprnnt_numba")
+    logits, tokens, logit_lens, token_lens = example([9, 7, 4, 9], [5, 3, 1, 2], vocab=11)
+    ours, theirs = (logits.float().requires_grad_() for _ in range(2))
+    wanted = peer.RNNTLossNumba(blank=0, reduction="none")(theirs, tokens.int(), logit_lens.int(), token_lens.int())
+    found = rnnt_loss(ours, tokens, logit_lens, token_lens)
+    torch.testing.assert_close(found, wanted.flatten(), rtol=1e-5, atol=1e-5)
+    wanted.sum().backward()
+    found.sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.integers(0, 5)), min_size=1, max_size=4),
+    st.integers(0, 10**6),
+    st.booleans(),
+)
+def test_padding_and_neighbours_change_nothing(lengths, seed, narrow):
+    frames, counts = (list(x) for x in zip(*lengths, strict=True))
+    logits, tokens, logit_lens, token_lens = example(frames, counts, seed=seed)
+    for b, (t, u) in enumerate(lengths):  # padding that poisons whatever reads it
+        logits[b, t:] = float("nan")
+        logits[b, :, u + 1 :] = float("nan")
+        tokens[b, u:] = -7
+    if narrow:
+        tokens, logit_lens, token_lens = tokens.int(), logit_lens.int(), token_lens.int()
+    logits.requires_grad_()
+    together = rnnt_loss(logits, tokens, logit_lens, token_lens)
+    (gradient,) = torch.autograd.grad(together.sum(), logits)
+    assert not gradient.isnan().any()
+    for b, (t, u) in enumerate(lengths):
+        alone = logits[b : b + 1, :t, : u + 1]
+        loss = rnnt_loss(alone, tokens[b : b + 1, :u], logit_lens[b : b + 1], token_lens[b : b + 1])
+        torch.testing.assert_close(loss[0], together[b], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(torch.autograd.grad(loss.sum(), logits)[0][b], gradient[b])
+        assert gradient[b].sum(-1).abs().max() < 1e-12  # a softmax's gradient has no sum
+    assert (together >= 0).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 7), st.integers(0, 5)), min_size=1, max_size=3),
+    st.integers(0, 10**6),
+    st.floats(0, 0.5),
+)
+def test_diagonals_equal_the_sequential_pass(lengths, seed, forbidden):
+    """The CUDA way and the CPU way, with edges that are impossible."""
+    frames, counts = (list(x) for x in zip(*lengths, strict=True))
+    logits, _, logit_lens, token_lens = example(frames, counts, vocab=3, seed=seed)
+    chance = torch.rand(logits.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    edges = logits.log_softmax(-1).masked_fill(chance < forbidden, -float("inf"))
+    by_torch = by_diagonals(edges[..., 0].clone(), edges[..., 1].clone(), logit_lens, token_lens)
+    in_turn = edge_posteriors(edges[..., 0].clone(), edges[..., 1].clone(), logit_lens, token_lens)
+    for found, wanted in zip(by_torch, in_turn, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_forbidden_token_gives_infinity_and_leaves_its_neighbours():
+    logits, tokens, logit_lens, token_lens = example([3, 3], [2, 2])
+    tokens[:] = torch.tensor([1, 2])
+    logits[0, ..., 2] = -float("inf")
+    logits.requires_grad_()
+    losses = rnnt_loss(logits, tokens, logit_lens, token_lens)
+    assert losses[0] == float("inf") and losses[1].isfinite()
+    losses[1:].sum().backward()
+    assert logits.grad.isfinite().all() and not logits.grad[0].any() and logits.grad[1].any()
+
+
+def test_certain_answer_costs_nothing():
+    logits = torch.full((1, 3, 2, 4), -float("inf"))
+    logits[:, :, 1, 0] = logits[:, 1:, 0, 0] = logits[:, 0, 0, 2] = 0.0
+    loss = rnnt_loss(logits, torch.tensor([[2]]), torch.tensor([3]), torch.tensor([1]))
+    assert loss.item() == 0.0
+
+
+def test_layout_of_memory_does_not_matter():
+    logits, tokens, logit_lens, token_lens = example([4, 3], [2, 3])
+    wanted = rnnt_loss(logits, tokens, logit_lens, token_lens)
+    strange = logits.permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0)
+    assert not strange.is_contiguous()
+    found = rnnt_loss(strange, tokens.T.contiguous().T, logit_lens, token_lens)
+    torch.testing.assert_close(found, wanted)
+
+
+def test_half_precision_is_summed_in_float32():
+    logits, tokens, logit_lens, token_lens = example([6, 5], [3, 4])
+    logits = logits.bfloat16()
+    found = rnnt_loss(logits, tokens, logit_lens, token_lens)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, rnnt_loss(logits.float(), tokens, logit_lens, token_lens))
+
+
+def test_float32_gradient_is_right_to_the_sixth_digit():
+    """The lattice in float32 would be wrong in the fourth."""
+    logits, tokens, logit_lens, token_lens = example([80, 70], [20, 30], vocab=20)
+    gradients = []
+    for kind in (torch.float32, torch.float64):
+        x = logits.float().to(kind).requires_grad_()
+        rnnt_loss(x, tokens, logit_lens, token_lens).sum().backward()
+        gradients.append(x.grad.double())
+    assert (gradients[0] - gradients[1]).norm() / gradients[1].norm() < 1e-6
+
+
+def test_gradient_over_the_logits_is_the_same_gradient():
+    logits, tokens, logit_lens, token_lens = example([4, 3], [2, 3])
+    gradients = []
+    for overwrite in (False, True):
+        source = logits.clone().requires_grad_()
+        given = source * 1.0
+        rnnt_loss(given, tokens, logit_lens, token_lens, overwrite_logits=overwrite).sum().backward()
+        gradients.append(source.grad)
+        assert torch.equal(given.detach(), logits) is not overwrite
+    torch.testing.assert_close(*gradients)
+
+
+def test_mean_is_the_mean_over_utterances():
+    case = example([4, 3], [2, 3])
+    torch.testing.assert_close(rnnt_loss(*case, reduction="mean"), rnnt_loss(*case).mean())
+
+
+def test_another_blank_is_another_column():
+    logits, tokens, logit_lens, token_lens = example([4, 3], [2, 3])
+    moved = torch.cat([logits[..., 1:], logits[..., :1]], dim=-1)
+    found = rnnt_loss(moved, tokens - 1, logit_lens, token_lens, blank_id=4)
+    torch.testing.assert_close(found, rnnt_loss(logits, tokens, logit_lens, token_lens))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, t, n, u: (x, t, torch.tensor([4, 0]), u), r"logit_lens\[1\] is 0, wanted 1 to 4"),
+        (lambda x, t, n, u: (x, t, torch.tensor([5, 3]), u), r"logit_lens\[0\] is 5, wanted 1 to 4"),
+        (lambda x, t, n, u: (x, t, n, torch.tensor([2, 4])), r"token_lens\[1\] is 4, wanted 0 to 3"),
+        (lambda x, t, n, u: (x, t, n, torch.tensor([-1, 3])), r"token_lens\[0\] is -1"),
+        (lambda x, t, n, u: (x, t, n, torch.tensor([2.0, 3.0])), r"token_lens: wanted 2 whole numbers"),
+        (lambda x, t, n, u: (x[:, :0], t, n, u), r"a dimension of zero"),
+        (lambda x, t, n, u: (x[:, :, :0], t, n, u), r"a dimension of zero"),
+        (lambda x, t, n, u: (x, t[:, :2], n, u), r"tokens: wanted \(B, U\) = \(2, 3\), found \(2, 2\)"),
+        (lambda x, t, n, u: (x, t.index_fill(1, torch.tensor([1]), 9), n, u), r"tokens\[0, 1\] is 9, wanted 0 to 4"),
+        (lambda x, t, n, u: (x, t.index_fill(1, torch.tensor([0]), 0), n, u), r"tokens\[0, 0\] is 0, .*blank"),
+        (lambda x, t, n, u: (x.index_fill(0, torch.tensor([1]), float("nan")), t, n, u), r"logits\[1, 0, 0\] .*nan"),
+        (lambda x, t, n, u: (x.index_fill(3, torch.tensor([2]), float("inf")), t, n, u), r"logits\[0, 0, 0\] .*inf"),
+        (lambda x, t, n, u: (x.fill_(-float("inf")), t, n, u), r"logits\[0, 0, 0\] are no distribution"),
+        (lambda x, t, n, u: (x, t, n, u, 5), r"blank_id 5 is outside the vocabulary of 5"),
+        (lambda x, t, n, u: (x, t, n, u, -1), r"blank_id -1"),
+        (lambda x, t, n, u: (x, t, n, u, 0, "sum"), r"reduction: .*'sum'"),
+    ],
+)
+def test_bad_input_is_refused_with_its_place_and_value(change, message):
+    with pytest.raises(ValueError, match=message):
+        rnnt_loss(*change(*example([4, 3], [2, 3])))
