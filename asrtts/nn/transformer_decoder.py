@@ -101,57 +101,78 @@ class DecoderLayer(nn.Module):
 class DecoderState:
     """What a search keeps between steps for B utterances of K hypotheses, all of one length.
 
-    The K hypotheses of an utterance are K queries to one copy of its memory; nothing of the memory is repeated.
+    Nothing is copied when hypotheses are reordered: keys and values of every token that any hypothesis ever had stay
+    where they were written, and a mask shows each hypothesis its own past. With K = 2, where the second one of step 1
+    lost and the first one went on twice:
+
+        written at step     0  1  1  2  2
+        hypothesis 1 sees   x  x  .  x  .
+        hypothesis 2 sees   x  x  .  .  x
+
+    The K hypotheses of an utterance are also K queries to one copy of its memory.
     """
 
     def __init__(self, decoder: TransformerDecoder, memory: Tensor, memory_lens: Tensor) -> None:
         self.decoder = decoder
         self.hidden = padding(memory_lens, memory.shape[1])
-        self.memory = [layer.split(layer.cross_kv(memory), 2) for layer in decoder.layers]  # (B, H, T, d) each
-        self.past: list[tuple[Tensor, Tensor]] = []  # for each layer keys and values (B * K, H, length, d)
-        self.length = 0
+        self.memory = [_contiguous(layer.split(layer.cross_kv(memory), 2)) for layer in decoder.layers]  # (B, H, T, d)
+        self.past = [[keys[:, :, :0] for keys in pair] for pair in self.memory]  # (B, H, room, d), `written` of it used
+        self.written = 0
+        self.seen = torch.zeros(len(memory), 1, 0, dtype=torch.long, device=memory.device)  # (B, K, length), places
 
     def step(self, tokens: Tensor, parents: Tensor) -> tuple[Tensor, Tensor]:
         """Append one token to each hypothesis.
 
         Args:
             tokens: (B, K).
-            parents: (B, K), which of the K hypotheses of the step before is continued; not read at the first step.
+            parents: (B, K), which hypothesis of the step before is continued; zeros at the first step.
 
         Returns:
             log-probabilities (B, K, V) of the next token, float32; and the memory frame (B, K) that the attention to
             the memory, averaged over layers and heads, looks at most while it predicts that token.
         """
-        utterances, beam = tokens.shape
-        decoder, looked = self.decoder, 0.0
-        if self.past:
-            before = self.past[0][0].shape[0] // utterances
-            rows = (parents + before * torch.arange(utterances, device=tokens.device)[:, None]).flatten()
-        x = decoder._embed(tokens.flatten()[:, None], torch.tensor([self.length], device=tokens.device))
-        past = []
-        for n, layer in enumerate(decoder.layers):
-            q, k, v = layer.split(layer.self_qkv(layer.self_norm(x)), 3)
-            if self.past:
-                k, v = (torch.cat([old[rows], new], 2) for old, new in zip(self.past[n], (k, v), strict=True))
-            past.append((k, v))
-            x = x + layer.self_out(joined(F.scaled_dot_product_attention(q, k, v)))
-            (q,) = layer.split(layer.cross_q(layer.cross_norm(x)).view(utterances, beam, -1), 1)  # (B, H, K, d)
-            keys, values = self.memory[n]
+        decoder, looked, mask = self.decoder, 0.0, self._advance(parents)
+        begin, end = self.written - tokens.shape[1], self.written
+        x = decoder._embed(tokens, torch.full(tokens.shape[1:], self.seen.shape[2] - 1, device=tokens.device))
+        for layer, past, (keys, values) in zip(decoder.layers, self.past, self.memory, strict=True):
+            q, *new = layer.split(layer.self_qkv(layer.self_norm(x)), 3)  # (B, H, K, d)
+            for n in range(2):
+                past[n] = _with_room(past[n], end)
+                past[n][:, :, begin:end] = new[n]
+            own = F.scaled_dot_product_attention(q, past[0][:, :, :end], past[1][:, :, :end], mask.to(q.dtype))
+            x = x + layer.self_out(joined(own))
+            (q,) = layer.split(layer.cross_q(layer.cross_norm(x)), 1)
             weights = (q @ keys.transpose(2, 3) / math.sqrt(q.shape[-1]) + self.hidden).softmax(-1)
             looked = looked + weights.float().sum(1)  # (B, K, T)
-            x = x + layer.cross_out(joined(weights.to(values.dtype) @ values)).view_as(x)
+            x = x + layer.cross_out(joined(weights.to(values.dtype) @ values))
             x = x + layer.feedforward(layer.feedforward_norm(x))
-        self.past, self.length = past, self.length + 1
-        logits = decoder.output(decoder.norm(x)).view(utterances, beam, -1)
-        return logits.float().log_softmax(-1), looked.argmax(-1)
+        return decoder.output(decoder.norm(x)).float().log_softmax(-1), looked.argmax(-1)
 
     def keep(self, utterances: Tensor) -> None:
         """Go on with these utterances only; `utterances` are indices into the present batch, ascending."""
-        beam = self.past[0][0].shape[0] // self.hidden.shape[0]
-        rows = (utterances[:, None] * beam + torch.arange(beam, device=utterances.device)).flatten()
-        self.past = [(k[rows], v[rows]) for k, v in self.past]
-        self.memory = [[k[utterances], v[utterances]] for k, v in self.memory]
-        self.hidden = self.hidden[utterances]
+        self.past = [[x[utterances] for x in pair] for pair in self.past]
+        self.memory = [[x[utterances] for x in pair] for pair in self.memory]
+        self.hidden, self.seen = self.hidden[utterances], self.seen[utterances]
+
+    def _advance(self, parents: Tensor) -> Tensor:
+        """Give each hypothesis the past of its parent and a place of its own; the mask (B, 1, K, written)."""
+        utterances, beam = parents.shape
+        past = self.seen.gather(1, parents[:, :, None].expand(-1, -1, self.seen.shape[2]))
+        own = torch.arange(self.written, self.written + beam, device=parents.device).expand(utterances, -1)
+        self.seen, self.written = torch.cat([past, own[:, :, None]], 2), self.written + beam
+        mask = torch.full((utterances, beam, self.written), float("-inf"), device=parents.device)
+        return mask.scatter_(2, self.seen, 0.0)[:, None]
+
+
+def _with_room(x: Tensor, size: int) -> Tensor:
+    """(B, H, room, d) with room for `size` entries; doubled when full, so that a search copies it seldom."""
+    if x.shape[2] >= size:
+        return x
+    return torch.cat([x, x.new_zeros(*x.shape[:2], 2 * size - x.shape[2], x.shape[3])], 2)
+
+
+def _contiguous(tensors: list[Tensor]) -> list[Tensor]:
+    return [x.contiguous() for x in tensors]
 
 
 def joined(x: Tensor) -> Tensor:
