@@ -53,20 +53,25 @@ def weighted_by_name(package: str) -> Any:
     return Annotated[dict[str, SerializeAsAny[Settings]], BeforeValidator(build)]
 
 
-def load(path: Path, kind: type[Kind], overrides: Sequence[str] = ()) -> Kind:
-    """Read YAML into `kind`, with `key.sub=value` overrides.
+def load(path: Path, kind: type[Kind], settings: Sequence[str] = ()) -> Kind:
+    """Read YAML into `kind`, with the `key.sub=value` of `settings` over it.
 
     Raises:
         UserError: the file is missing or is no YAML mapping; a key is unknown or a value has the wrong type
             (the dotted key, what was found, what was wanted).
     """
     values = read_yaml(path)
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise UserError(f"'{override}' is no setting: write key=value or key.sub=value")
-        _put(values, key.split("."), _parse(text, override), override)
+    put_overrides(values, settings)
     return build(kind, values, str(path))
+
+
+def put_overrides(values: dict[str, Any], settings: Sequence[str]) -> None:
+    """Put `key.sub=value` strings into a mapping. Raises UserError for one that is no setting."""
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key:
+            raise UserError(f"'{setting}' is no setting: write key=value or key.sub=value")
+        _put(values, key.split("."), _parse(text, setting), setting)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

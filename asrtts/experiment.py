@@ -20,10 +20,16 @@ import asrtts
 from asrtts import config
 from asrtts.asr.model import AsrModel, Decoding
 from asrtts.config import Settings, chosen_by_name, weighted_by_name
-from asrtts.data import augmentation, batching, features, manifest
+from asrtts.data import manifest
+from asrtts.data.augmentation import Config as AugmentationConfig
+from asrtts.data.batching import Config as BatchingConfig
+from asrtts.data.features import Config as FeatureConfig
+from asrtts.data.features import Statistics
 from asrtts.registry import UserError
 from asrtts.text.tokenizer import Tokenizer
-from asrtts.training import checkpoint, trainer
+from asrtts.training import checkpoint
+from asrtts.training.trainer import HARMLESS
+from asrtts.training.trainer import Config as TrainingConfig
 
 
 class Data(Settings):
@@ -39,12 +45,12 @@ class Experiment(Settings):
 
     seed: int = 1
     data: Data = Field(default_factory=Data)
-    features: features.Config = Field(default_factory=features.Config)
-    augmentation: augmentation.Config = Field(default_factory=augmentation.Config)
-    batching: batching.Config = Field(default_factory=batching.Config)
+    features: FeatureConfig = Field(default_factory=FeatureConfig)
+    augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
+    batching: BatchingConfig = Field(default_factory=BatchingConfig)
     encoder: chosen_by_name("asrtts.asr.encoders")
     heads: weighted_by_name("asrtts.asr.heads")
-    training: trainer.Config = Field(default_factory=trainer.Config)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
     decoding: Decoding = Field(default_factory=Decoding)
 
 
@@ -79,10 +85,10 @@ class Run:
         return Tokenizer.load(self.folder / "tokens")
 
     @property
-    def statistics(self) -> features.Statistics:
-        return features.Statistics.load(self.folder / "cmvn.json")
+    def statistics(self) -> Statistics:
+        return Statistics.load(self.folder / "cmvn.json")
 
-    def begin(self, experiment: Experiment, tokenizer: Tokenizer, statistics: features.Statistics) -> None:
+    def begin(self, experiment: Experiment, tokenizer: Tokenizer, statistics: Statistics) -> None:
         """Write what a run starts from."""
         self.folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.folder / "tokens", ignore_errors=True)
@@ -95,7 +101,7 @@ class Run:
     def check_unchanged(self, experiment: Experiment, facts: dict[str, Any]) -> None:
         """Refuse to resume under other settings, data or tokens than the run began with; the key is named."""
         before, now = _flat(self.experiment.model_dump(mode="json")), _flat(experiment.model_dump(mode="json"))
-        harmless = {f"training.{key}" for key in trainer.HARMLESS}
+        harmless = {f"training.{key}" for key in HARMLESS}
         for key in sorted(before.keys() | now.keys()):
             free = key in harmless or key.startswith(("decoding.", "data."))
             if not free and before.get(key) != now.get(key):

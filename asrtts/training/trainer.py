@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from asrtts.config import Settings
 from asrtts.registry import UserError
-from asrtts.training import checkpoint, optimizer, parallel
+from asrtts.training import checkpoint, parallel
+from asrtts.training import optimizer as optimizers
 from asrtts.training.progress import Progress
 
 # Changing these does not change what a run computes, so a resumed run may.
@@ -28,7 +29,7 @@ HARMLESS = ("workers", "threads", "checkpoint_minutes", "log_every", "tensorboar
 
 class Config(Settings):
     updates: PositiveInt = 5000  # optimizer steps: the budget
-    optimizer: optimizer.Config = Field(default_factory=optimizer.Config)
+    optimizer: optimizers.Config = Field(default_factory=optimizers.Config)
     accumulate: PositiveInt = 1  # batches for each update
     clip_norm: PositiveFloat = 5.0
     precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 where the chip multiplies it natively
@@ -54,7 +55,7 @@ class Trainer:
     def __init__(self, model: nn.Module, config: Config, folder: Path, seed: int, device: torch.device) -> None:
         self.model, self.config, self.folder, self.device = model.to(device), config, Path(folder), device
         self.rank, self.world = parallel.start()
-        self.optimizers = {turn: optimizer.build(config.optimizer, ps) for turn, ps in model.turns.items()}
+        self.optimizers = {turn: optimizers.build(config.optimizer, ps) for turn, ps in model.turns.items()}
         self.names = {p: name for name, p in model.named_parameters()}
         self.autocast = wants_bf16(config.precision, device)
         self.update, self.epoch, self.batch = 0, 1, 0  # batch: the next one of the epoch
@@ -129,7 +130,7 @@ class Trainer:
             group = [self._to_device(next(batches)) for _ in range(config.accumulate)]
             logged: dict[str, float] = {}
             for turn, optim in self.optimizers.items():
-                rate = optimizer.learning_rate(config.optimizer, self.update + 1, config.updates)
+                rate = optimizers.learning_rate(config.optimizer, self.update + 1, config.updates)
                 for settings in optim.param_groups:
                     settings["lr"] = rate
                 optim.zero_grad(set_to_none=True)
