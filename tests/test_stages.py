@@ -180,27 +180,43 @@ def test_the_checkout_s_own_environment_is_used_where_asrtts_is_not_on_the_path(
     assert f". {run.top}/.venv/bin/activate" in (run.folder / "log" / "1-data--checked.log").read_text()
 
 
-def test_progress_bars_stay_alive_on_a_terminal(run):
-    recipe = run.folder / "run.sh"
-    recipe.write_text(RECIPE.replace("echo prepare", """bash -c 'echo "colour=${FORCE_COLOR-}"'"""))
-    reader, writer = pty.openpty()
+def _on_a_terminal(run, typed: bytes = b"", after: bytes = b"") -> tuple[int, bytes]:
+    """Run ./run.sh on a terminal of its own; `typed` is typed once `after` is seen. Returns status and screen."""
     environment = {**PLAIN, "PATH": f"{run.top / 'bin'}:{PLAIN['PATH']}"}
-    command = [str(recipe), "--stage", "1", "--stop-stage", "1"]
-    process = subprocess.Popen(command, stdin=writer, stdout=writer, stderr=writer, env=environment)
-    os.close(writer)
-    seen = b""
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execve(run.folder / "run.sh", ["./run.sh", "--stage", "1", "--stop-stage", "3"], environment)
+    screen, waiting = b"", typed
     while True:
         try:
-            block = os.read(reader, 4096)
-        except OSError:  # Linux says so when the other side has closed
+            block = os.read(terminal, 4096)
+        except OSError:  # what Linux says when the other side has closed
             break
         if not block:
             break
-        seen += block
-    os.close(reader)
-    assert process.wait(30) == 0
-    assert b"colour=1" in seen
+        screen += block
+        if waiting and after in screen:
+            os.write(terminal, waiting)
+            waiting = b""
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), screen
+
+
+def test_progress_bars_stay_alive_on_a_terminal(run):
+    recipe = run.folder / "run.sh"
+    recipe.write_text(RECIPE.replace("echo prepare", """bash -c 'echo "colour=${FORCE_COLOR-}"'"""))
+    status, screen = _on_a_terminal(run)
+    assert status == 0 and b"colour=1\r\n" in screen
     assert "colour=\n" in run("--stage", "1").stdout  # and nothing is coloured where there is none
+
+
+def test_ctrl_c_lets_the_verb_say_its_last_word_and_stops_the_recipe(run):
+    polite = """bash -c 'trap "echo may go on; exit 130" INT; echo ready; while :; do sleep 0.1; done'"""
+    (run.folder / "run.sh").write_text(RECIPE.replace("echo prepare", polite))
+    status, screen = _on_a_terminal(run, typed=b"\x03", after=b"\nready")
+    assert status == 130 and b"average" not in screen
+    assert b"may go on" in screen and b"stopped with status 130" in screen
+    assert (run.folder / "log" / "1-data--checked.log").read_text().endswith("may go on\n")
 
 
 def test_list_answers_at_once(run):

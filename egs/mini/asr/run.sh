@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # mini: a spoken command grammar of about 25 words that espeak-ng synthesizes at stage 0; nothing is downloaded.
-#   ./run.sh                               the whole road with the CTC head: about three minutes on two cores
+#   ./run.sh                               the whole road with the CTC head
 #   ./run.sh --stage 3 --head transducer   from training on, with another head
 #   ./compare.sh                           every head, and one table
 cd "$(dirname "$0")" || exit
