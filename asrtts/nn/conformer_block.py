@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asrtts.nn.attention import Positions, RelativeAttention
+from asrtts.nn.batch_norm import ValidBatchNorm
 from asrtts.nn.depthwise import DepthwiseConv
 from asrtts.nn.dropout import Dropout
 
@@ -26,17 +27,6 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.narrow(self.dropout(F.silu(self.widen(x))))
-
-
-class ValidBatchNorm(nn.BatchNorm1d):
-    """Batch normalization of (B, T, D) whose statistics come from real frames only."""
-
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        if not self.training:
-            scale = self.weight * torch.rsqrt(self.running_var + self.eps)
-            return x * scale + (self.bias - self.running_mean * scale)
-        frames = super().forward(x[valid])
-        return torch.zeros_like(x, dtype=frames.dtype).masked_scatter(valid[..., None], frames)
 
 
 class ConvModule(nn.Module):
