@@ -57,7 +57,8 @@ def attention_beam(
 ) -> list[list[Hypothesis]]:
     """The n best token sequences of each utterance, best first.
 
-    Score: (1 - ctc_weight) * log p_attention(tokens, eos) + ctc_weight * log p_ctc + length_bonus * number of tokens.
+    Score: (1 - ctc_weight) * log p_attention(tokens, eos) + ctc_weight * log p_ctc(tokens)
+    + length_bonus * (number of tokens + 1 for eos).
     A hypothesis ends with eos only, and only if the ended one is among the `beam` best of its step. Frames are those
     that the decoder looked at; confidences are the decoder's probabilities.
 
@@ -80,10 +81,10 @@ def attention_beam(
         step, looked = decoder.step(tokens, parents)
         total = spoken[:, :, None] + step  # (B, K, V + 1)
         joint = total if ctc_weight == 0 else (1 - ctc_weight) * total + ctc_weight * ctc.candidates()
-        dead = best.isneginf()  # places without a hypothesis: fewer than K were possible
-        whole = (joint[:, :, eos] + length_bonus * length).masked_fill(dead, float("-inf"))
-        grown = joint[:, :, :eos] + length_bonus * (length + 1)
-        grown = grown.masked_fill((dead | (lens <= length)[:, None])[:, :, None], float("-inf"))
+        dead = best.isneginf()[:, :, None]  # places without a hypothesis: fewer than K were possible
+        joint = (joint + length_bonus * (length + 1)).masked_fill(dead, float("-inf"))
+        whole, grown = joint[:, :, eos], joint[:, :, :eos]
+        grown.masked_fill_((lens <= length)[:, None, None], float("-inf"))
         grown[:, :, blank_id] = float("-inf")
         best, index = grown.flatten(1).topk(min(beam, grown[0].numel()))
         both = torch.cat([best, whole], 1)
@@ -94,7 +95,7 @@ def attention_beam(
         if length == 0:
             empty = whole[:, 0].tolist()
 
-        hope = best[:, 0] + max(length_bonus, 0.0) * (lens - length - 1).clamp(0, GRACE)
+        hope = best[:, 0] + max(length_bonus, 0.0) * (lens - length).clamp(0, GRACE)
         rows = [r for r, most in enumerate(hope.tolist()) if _goes_on(most, ended[alive[r]], nbest)]
         if not rows:
             # Where no ended hypothesis was ever among the best, the empty one stands in with its own score.

@@ -39,7 +39,7 @@ def exhaustive(head, enc, ctc, weight, bonus):
                 target = torch.tensor(tokens, dtype=torch.long)[None]
                 score -= weight * F.ctc_loss(ctc[:, None], target, frames, torch.tensor([count]), reduction="sum")
             if score.isfinite():
-                found.append((score.item() + bonus * count, list(tokens)))
+                found.append((score.item() + bonus * (count + 1), list(tokens)))
     return sorted(found, reverse=True)
 
 

@@ -37,6 +37,24 @@ def test_loss_is_the_sum_over_tokens_and_eos_and_the_mean_over_utterances():
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_label_smoothing_spreads_its_share_evenly_over_all_ids():
+    enc, enc_lens, tokens, token_lens = (x[:1] for x in batch())
+    model = head(label_smoothing=0.2)
+    given, answer = torch.tensor([[5, *tokens[0].tolist()]]), torch.tensor([*tokens[0].tolist(), 5])
+    log_probs = model.decoder(given, enc, enc_lens)[0].log_softmax(-1)
+    wanted = torch.full_like(log_probs, 0.2 / 6).scatter_add(1, answer[:, None], torch.full((5, 1), 0.8))
+    loss = model.loss(enc, enc_lens, tokens, token_lens)["loss"]
+    assert loss.item() == pytest.approx(-(wanted * log_probs).sum().item(), rel=1e-5)
+
+
+def test_accuracy_counts_real_tokens_and_eos_only():
+    enc, enc_lens, tokens, token_lens = batch()
+    model = head()
+    model.decoder.output.weight.data.zero_()
+    model.decoder.output.bias.data = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 9.0])  # says eos always
+    assert model.loss(enc, enc_lens, tokens, token_lens)["accuracy"].item() == pytest.approx(3 / (4 + 3 + 1 + 3))
+
+
 def test_padding_does_not_change_loss_or_gradient():
     enc, enc_lens, tokens, token_lens = batch()
     model = head()

@@ -144,6 +144,7 @@ def test_loss_falls_when_the_answer_is_put_in_and_greedy_reads_it_back():
     assert loss.item() < 0.1
     found = [nbest[0].tokens for nbest in model.eval().search(enc, enc_lens)]
     assert found == [[1, 2, 2], [3, 4], [2]]
+    assert found == [nbest[0].tokens for nbest in model.search(enc, enc_lens, "prefix_beam", beam=5, nbest=2)]
 
 
 def test_exported_part_gives_the_log_probs_of_the_head():
