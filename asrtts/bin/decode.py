@@ -1,4 +1,4 @@
-"""Search the words of a manifest with a trained model; one JSON line an utterance, the same shape for every head."""
+"""Search the words of a manifest with a trained model; one JSON line an utterance, whatever the head."""
 
 from __future__ import annotations
 

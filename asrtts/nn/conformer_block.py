@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asrtts.nn.attention import Positions, RelativeAttention
+from asrtts.nn.relative_attention import Positions, RelativeAttention
 from asrtts.nn.batch_norm import ValidBatchNorm
 from asrtts.nn.depthwise import DepthwiseConv
 from asrtts.nn.dropout import Dropout

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from asrtts.config import Settings
-from asrtts.nn.attention import Positions, position_table
+from asrtts.nn.relative_attention import Positions, position_table
 from asrtts.nn.conformer_block import ConformerBlock, ConvNorm
 from asrtts.nn.dropout import Dropout
 from asrtts.nn.masks import valid_mask

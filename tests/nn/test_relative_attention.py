@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from asrtts.nn.attention import RelativeAttention, by_distance, position_table
+from asrtts.nn.relative_attention import RelativeAttention, by_distance, position_table
 
 
 def sinusoid(place: float, dim: int) -> list[float]:
