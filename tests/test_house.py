@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ast
-import os
+import resource
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -190,11 +189,11 @@ def test_the_torch_free_rooms_import_without_torch():
 
 
 def test_help_answers_at_once():
+    """In processor time, which other work on the machine does not lengthen."""
     times = []
-    for _ in range(7):
-        start = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "asrtts", "--help"], cwd=TOP, check=True, capture_output=True, env=os.environ
-        )
-        times.append(time.perf_counter() - start)
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "asrtts", "--help"], cwd=TOP, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(times) <= 0.3
