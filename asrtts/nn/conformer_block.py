@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asrtts.nn.relative_attention import Positions, RelativeAttention
 from asrtts.nn.batch_norm import ValidBatchNorm
 from asrtts.nn.depthwise import DepthwiseConv
 from asrtts.nn.dropout import Dropout
+from asrtts.nn.relative_attention import Positions, RelativeAttention
 
 ConvNorm = Literal["layer_norm", "batch_norm"]
 

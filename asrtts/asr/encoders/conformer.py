@@ -14,10 +14,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from asrtts.config import Settings
-from asrtts.nn.relative_attention import Positions, position_table
 from asrtts.nn.conformer_block import ConformerBlock, ConvNorm
 from asrtts.nn.dropout import Dropout
 from asrtts.nn.masks import valid_mask
+from asrtts.nn.relative_attention import Positions, position_table
 from asrtts.nn.subsampling import ConvSubsampling, refuse_too_short, subsampled
 
 
