@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -29,17 +30,18 @@ def tiny(seed, vocab=VOCAB):
 @torch.no_grad()
 def exhaustive(head, enc, ctc, weight, bonus):
     """Every sequence of at most T tokens with its joint score, best first."""
-    frames, found = torch.tensor([len(enc)]), []
-    for count in range(len(enc) + 1):
-        for tokens in itertools.product(range(1, VOCAB), repeat=count):
-            given, answer = torch.tensor([[head.eos, *tokens]]), torch.tensor([*tokens, head.eos])
-            log_probs = head.decoder(given, enc[None], frames)[0].log_softmax(-1)
-            score = log_probs.gather(1, answer[:, None]).sum() * (1 - weight)
-            if weight:
-                target = torch.tensor(tokens, dtype=torch.long)[None]
-                score -= weight * F.ctc_loss(ctc[:, None], target, frames, torch.tensor([count]), reduction="sum")
-            if score.isfinite():
-                found.append((score.item() + bonus * (count + 1), list(tokens)))
+    frames, found = len(enc), []
+    for count in range(frames + 1):
+        tokens = torch.tensor(list(itertools.product(range(1, VOCAB), repeat=count)), dtype=torch.long)
+        n, eos = len(tokens), torch.full((len(tokens), 1), head.eos)
+        lens, counts = torch.full((n,), frames), torch.full((n,), count)
+        log_probs = head.decoder(torch.cat([eos, tokens], 1), enc.expand(n, -1, -1), lens).log_softmax(-1)
+        scores = (1 - weight) * log_probs.gather(2, torch.cat([tokens, eos], 1)[:, :, None]).sum((1, 2))
+        if weight:
+            each = F.ctc_loss(ctc[:, None].expand(-1, n, -1), tokens, lens, counts, reduction="none")
+            scores = scores - weight * each
+        scores = scores + bonus * (count + 1)
+        found += [(s, t) for s, t in zip(scores.tolist(), tokens.tolist(), strict=True) if s > -math.inf]
     return sorted(found, reverse=True)
 
 

@@ -10,12 +10,13 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from asrtts.config import Settings
 from asrtts.losses.ctc_consistency import consistency
 from asrtts.nn.dropout import Dropout
+from asrtts.registry import UserError
 from asrtts.search.ctc_greedy import ctc_greedy
 from asrtts.search.ctc_prefix import ctc_prefix_beam
 from asrtts.search.hypothesis import Hypothesis
@@ -24,7 +25,7 @@ from asrtts.search.hypothesis import Hypothesis
 class Config(Settings):
     weight: float = 1.0
     dropout: float = Field(0.1, ge=0.0, lt=1.0)  # on the encoder output, before the projection
-    inter_layers: list[int] = []  # encoder blocks, counted from 1, that get the loss too; [] is plain CTC
+    inter_layers: list[PositiveInt] = []  # encoder blocks, counted from 1, that get the loss too; [] is plain CTC
     inter_weight: float = Field(0.3, ge=0.0, lt=1.0)  # share of the inner losses (their mean) in the whole
     consistency: float = Field(0.0, ge=0.0)  # weight of CR-CTC, 0.2 in the paper; above 0 doubles the batch
 
@@ -70,6 +71,10 @@ class Head(nn.Module):
         loss, parts = ctc, {"ctc": ctc.detach(), "skipped": (~possible).sum().float()}
         if config.inter_layers:
             assert layers is not None, "inter_layers needs the outputs of the encoder blocks"
+            if max(config.inter_layers) > len(layers):
+                raise UserError(
+                    f"heads.ctc.inter_layers: {config.inter_layers}, but the encoder has {len(layers)} blocks"
+                )
             inner = [self.log_probs(layers[n - 1]) for n in config.inter_layers]
             inter = torch.stack([_ctc(x, enc_lens, tokens, token_lens, possible) for x in inner]).mean()
             loss = (1 - config.inter_weight) * ctc + config.inter_weight * inter

@@ -95,6 +95,14 @@ def test_inter_ctc_mixes_the_losses_of_the_listed_blocks():
     assert head(inter_layers=[1]).wants_layers and not plain.wants_layers
 
 
+def test_an_inner_block_that_the_encoder_lacks_is_refused():
+    enc, *rest = batch()
+    with pytest.raises(UserError, match=r"inter_layers: \[4\], but the encoder has 3 blocks"):
+        head(inter_layers=[4]).loss(enc, *rest, [enc] * 3)
+    with pytest.raises(UserError, match="inter_layers"):
+        build(Config, {"inter_layers": [0]}, "ctc.yaml")
+
+
 def test_consistency_is_zero_for_equal_views_and_the_symmetric_divergence_otherwise():
     enc, enc_lens, tokens, token_lens = batch()
     twice = [torch.cat([x, x]) for x in (enc_lens, tokens, token_lens)]
