@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from asrtts.nn.subsampling_cpu import TwoConvolutions
+
 # factor -> (kernel, stride) of the two layers; the sizes that ESPnet and WeNet call conv2d and conv2d6
 LAYERS = {4: ((3, 2), (3, 2)), 6: ((3, 2), (5, 3))}
 
@@ -44,7 +46,14 @@ class ConvSubsampling(nn.Module):
         self.out = nn.Linear(bins * channels, dim)
 
     def forward(self, feats: Tensor) -> Tensor:
+        if feats.device.type == "cpu" and torch.is_grad_enabled() and not feats.requires_grad:
+            return self.out(self._train_on_cpu(feats).flatten(2))
         x = feats.unsqueeze(1).contiguous(memory_format=torch.channels_last)
         x = self.conv1(x).relu_()
         x = self.conv2(x.contiguous(memory_format=torch.channels_last)).relu_()  # (B, C, T', F')
         return self.out(x.permute(0, 2, 3, 1).flatten(2))
+
+    def _train_on_cpu(self, feats: Tensor) -> Tensor:
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else self.conv1.weight.dtype
+        tensors = (feats, self.conv1.weight, self.conv1.bias, self.conv2.weight, self.conv2.bias)
+        return TwoConvolutions.apply(*(tensor.to(dtype) for tensor in tensors), self.stride1, self.stride2)
