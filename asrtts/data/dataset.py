@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from asrtts.data import audio, augmentation, features
 from asrtts.data.batching import Index, Request
+from asrtts.data.worker import end_with_parent
 from asrtts.registry import UserError
 
 Batch = dict[str, Any]
@@ -88,24 +91,41 @@ class _Requests:
         return self.requests
 
 
+def start_early(workers: int) -> None:
+    """Let the process that workers are forked from import torch now, while the caller reads and builds other things."""
+    if workers:
+        multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
+        forkserver.ensure_running()
+
+
 def batches(dataset: UtteranceDataset, requests: Iterator[Request], workers: int) -> Iterator[Batch]:
     """The requested batches in their order, made by `workers` processes (0: in this one).
 
     Raises:
-        UserError: an utterance's audio is gone or damaged.
+        UserError: an utterance's audio is gone or damaged; a worker died.
     """
+    # forkserver: a fork of this process would copy OpenMP's and the progress bar's threads in whatever state they are.
     loader = DataLoader(
         _Guarded(dataset),
         batch_size=None,
         sampler=_Requests(requests),
         num_workers=workers,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
         prefetch_factor=4 if workers else None,
+        multiprocessing_context="forkserver" if workers else None,
     )
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield batch
+    try:
+        for batch in loader:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            "a process that makes batches died (out of memory?); the same command goes on from the last checkpoint, "
+            "with training.workers=0 in one process"
+        ) from None
 
 
 class _Guarded(Dataset):
@@ -121,5 +141,6 @@ class _Guarded(Dataset):
             return error
 
 
-def _one_thread(_: int) -> None:
+def _start_worker(_: int) -> None:
+    end_with_parent()
     torch.set_num_threads(1)  # the cores belong to the model

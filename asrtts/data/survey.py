@@ -6,8 +6,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +15,7 @@ from pathlib import Path
 
 from asrtts.data.inspection import VERSION, Inspection, Limits, inspect
 from asrtts.data.utterance import Utterance
+from asrtts.data.worker import end_with_parent
 from asrtts.registry import UserError
 
 FEW = 64  # so many are read sooner than processes start
@@ -95,26 +94,13 @@ def _inspect(todo: Sequence[Utterance], limits: Limits, jobs: int) -> Iterator[I
     # spawn: a fork would copy the thread that draws the progress bar in whatever state it is in
     context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(jobs, context, _start) as pool:
+        with ProcessPoolExecutor(jobs, context, end_with_parent) as pool:
             yield from pool.map(look, todo, chunksize=16)
     except BrokenProcessPool:
         raise UserError(
             "a process died while reading audio (out of memory?); what was read is kept: "
             "give the same command, or with --jobs 1 to see where it stops"
         ) from None
-
-
-def _start() -> None:
-    """Leave Ctrl-C to the parent, and end with it: a worker whose parent was killed would wait for work for ever."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 def _line(key: str, inspection: Inspection) -> str:
