@@ -49,6 +49,9 @@ def save(folder: Path, update: int, tensors: dict[str, dict[str, Tensor]], state
     except (OSError, SafetensorError) as error:
         shutil.rmtree(beside, ignore_errors=True)
         raise storage_error(folder, error) from None
+    for path in sorted(folder.glob("update-*")):
+        if path > goal:  # damaged, since this run went on from before it: it must not push a whole one out
+            shutil.rmtree(path, ignore_errors=True)
     for old in sorted(folder.glob("update-*"))[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -62,10 +65,7 @@ def load_latest(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, A
     found = sorted(folder.glob("update-*"), reverse=True)
     for path in found:
         try:
-            for line in (path / SEAL).read_text(encoding="utf-8").splitlines():
-                expected, name = line.split("  ", 1)
-                if _sum(path / name) != expected:
-                    raise ValueError(f"{name} is not what was written")
+            _check_seal(path)
             tensors = {p.stem: load_file(p) for p in sorted(path.glob("*.safetensors"))}
             return tensors, json.loads((path / "state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError, SafetensorError) as error:
@@ -102,6 +102,18 @@ def storage_error(path: Path, error: Exception) -> UserError:
     if full:
         return UserError(f"{path}: the disk is full; free some space and run the same command, it goes on from there")
     return UserError(f"{path}: cannot be written ({error})")
+
+
+def _check_seal(path: Path) -> None:
+    """Raises ValueError or OSError unless the seal names all files of the folder, and they are what was written."""
+    lines = (path / SEAL).read_text(encoding="utf-8").splitlines()
+    sums = {name: expected for expected, _, name in (line.partition("  ") for line in lines)}
+    others = {p.name for p in path.iterdir()} - {SEAL}
+    if sums.keys() != others or "state.json" not in sums:
+        raise ValueError(f"{SEAL} and the files differ: {', '.join(sorted(sums.keys() ^ others)) or 'no state.json'}")
+    for name, expected in sums.items():
+        if _sum(path / name) != expected:
+            raise ValueError(f"{name} is not what was written")
 
 
 def _sum(path: Path) -> str:

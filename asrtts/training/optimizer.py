@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, PositiveFloat
@@ -12,18 +13,28 @@ from torch import nn
 
 from asrtts.config import Settings
 
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
 
 class Config(Settings):
     lr: PositiveFloat = 1e-3  # at the end of the warm-up
     warmup_updates: int = Field(500, ge=0)
     schedule: Literal["cosine", "linear", "inverse_sqrt", "constant"] = "cosine"
     final_lr: float = Field(0.01, ge=0.0, le=1.0)  # share of lr that cosine and linear end at
-    betas: tuple[float, float] = (0.9, 0.98)
-    eps: float = 1e-9
+    betas: tuple[Share, Share] = (0.9, 0.98)
+    eps: PositiveFloat = 1e-9
     weight_decay: float = Field(1e-2, ge=0.0)  # on matrices only: biases, norms and embeddings' scales are left alone
 
 
-def build(config: Config, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
+class AdamW(torch.optim.AdamW):
+    """torch's own, without what it wraps for torch.compile: the wrappers' import takes a second before update 1."""
+
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
+def build(config: Config, parameters: Iterable[nn.Parameter]) -> AdamW:
     """AdamW (Loshchilov and Hutter 2019) in one fused kernel for all parameters."""
     parameters = list(parameters)
     groups = [
@@ -31,7 +42,7 @@ def build(config: Config, parameters: Iterable[nn.Parameter]) -> torch.optim.Ada
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+    return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
 def learning_rate(config: Config, update: int, updates: int) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -11,16 +13,18 @@ from rich.progress import Progress as Bar
 
 LINE_SECONDS = 30.0
 FIRST_SECONDS = 20.0  # the first estimate of what remains is given within the first minute
+WARM_UPDATES, WARM_SECONDS = 5, 10.0  # the first updates warm caches up and would spoil the estimate
 
 
 class Progress:
     """Context manager; `advance` after each update, `note` after each validation."""
 
-    def __init__(self, updates: int, start: int, active: bool) -> None:
-        self.updates, self.start, self.active = updates, start, active
+    def __init__(self, updates: int, start: int, active: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        self.updates, self.start, self.active, self.clock = updates, start, active, clock
         self.console = Console(stderr=True, highlight=False)
         self.live = active and self.console.is_terminal
-        self.began, self.began_at, self.printed = time.monotonic(), start, 0.0
+        self.opened = self.counted = clock()  # the estimate is made of what is done since `counted`
+        self.counted_at, self.printed = start, -math.inf
 
     def __enter__(self) -> Progress:
         if self.live:
@@ -37,15 +41,16 @@ class Progress:
     def advance(self, update: int, parts: dict[str, float]) -> None:
         if not self.active:
             return
-        now = time.monotonic()
-        if update == self.start + 5:  # the first updates warm caches up and would spoil the estimate
-            self.began, self.began_at = now, update
+        now = self.clock()
+        first = update == self.start + 1
+        if first or (update == self.start + WARM_UPDATES and now - self.opened < WARM_SECONDS):
+            self.counted, self.counted_at = now, update
         left = self._left(update, now)
         if self.live:
             self.bar.update(self.task, completed=update, left=f"loss {parts['loss']:.3f}, {left}")
-        elif update == self.start + 1:
+        elif first:
             print(f"update {update}: loss {parts['loss']:.3f}", file=sys.stderr, flush=True)
-        elif now - self.began > FIRST_SECONDS and now - self.printed > LINE_SECONDS:
+        elif now - self.opened > FIRST_SECONDS and now - self.printed > LINE_SECONDS and update > self.counted_at:
             self.printed = now
             done = f"update {update}/{self.updates}"
             print(f"{done}: loss {parts['loss']:.3f}, lr {parts['lr']:.2e}, {left}", file=sys.stderr, flush=True)
@@ -57,9 +62,9 @@ class Progress:
         self.console.print(f"update {update}: validation {shown}", soft_wrap=True)
 
     def _left(self, update: int, now: float) -> str:
-        if update <= self.began_at:
+        if update <= self.counted_at:
             return "estimating the time left"
-        seconds = (now - self.began) / (update - self.began_at) * (self.updates - update)
+        seconds = (now - self.counted) / (update - self.counted_at) * (self.updates - update)
         minutes, hours = seconds / 60, seconds / 3600
         return (
             f"{hours:.1f} h left" if hours >= 1 else f"{minutes:.0f} min left" if minutes >= 1 else "under 1 min left"

@@ -6,25 +6,28 @@ a CPU: weights, optimizer, random state and the place in the data are in each ch
 
 from __future__ import annotations
 
-import json
-import os
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from asrtts.config import Settings
 from asrtts.registry import UserError
-from asrtts.training import checkpoint, parallel
+from asrtts.training import checkpoint, journal, parallel
 from asrtts.training import optimizer as optimizers
+from asrtts.training.journal import LOG, Log
 from asrtts.training.progress import Progress
 
-# Changing these does not change what a run computes, so a resumed run may.
-HARMLESS = ("workers", "threads", "checkpoint_minutes", "log_every", "tensorboard")
+# Changing these does not change what a run computes (threads: beyond rounding), so a resumed run may.
+HARMLESS = ("workers", "threads", "checkpoint_minutes", "log_every", "tensorboard", "max_bad_batches")
+
+
+BAD = "bad_batches.jsonl"
 
 
 class Config(Settings):
@@ -40,16 +43,22 @@ class Config(Settings):
     keep_last: int = Field(10, ge=0)
     checkpoint_minutes: PositiveFloat = 5.0
     workers: int = Field(1, ge=0)  # processes that make batches
-    threads: int = Field(0, ge=0)  # of the model; 0: as many as there are cores
+    threads: int = Field(0, ge=0)  # of the model; 0: as many as there are cores for it
     log_every: PositiveInt = 10  # updates
     tensorboard: bool = True
     max_bad_batches: PositiveInt = 20  # in a row with a loss or gradient that is no number; then training stops
+
+    @model_validator(mode="after")
+    def _keeps_something(self) -> Config:
+        if not self.keep_best and not self.keep_last:
+            raise ValueError("keep_best and keep_last are both 0: no weights would be left to average and decode")
+        return self
 
 
 class Trainer:
     """Args:
     model: an nn.Module with `turns` and `forward(batch, turn)`.
-    folder: exp/<name>; checkpoints/, snapshots/, train.jsonl and tensorboard/ are written in it.
+    folder: exp/<name>; checkpoints/, snapshots/, train.jsonl, bad_batches.jsonl and tensorboard/ are written in it.
     """
 
     def __init__(self, model: nn.Module, config: Config, folder: Path, seed: int, device: torch.device) -> None:
@@ -61,14 +70,29 @@ class Trainer:
         self.update, self.epoch, self.batch = 0, 1, 0  # batch: the next one of the epoch
         self.bad_batches, self.seconds, self.snapshots, self.done = 0, 0.0, [], False
         torch.manual_seed(seed * 1000 + self.rank)  # dropout; each process draws its own
-        self.log_path = self.folder / "train.jsonl"
 
     def resume(self) -> bool:
-        """Go on from the newest whole checkpoint; False if there is none."""
+        """Go on from the newest whole checkpoint; False if there is none.
+
+        Raises:
+            UserError: every checkpoint is damaged, or of another model, device or number of processes.
+        """
         found = checkpoint.load_latest(self.folder / "checkpoints")
-        if found is None:
-            return False
-        tensors, state = found
+        try:
+            if found is not None:
+                self._restore(*found)
+        except (KeyError, RuntimeError, TypeError) as error:
+            what = " ".join(str(error).split())
+            raise UserError(
+                f"{self.folder / 'checkpoints'}: not a checkpoint of this model on this device ({what:.200}); "
+                "train into a new folder"
+            ) from None
+        if self.rank == 0:
+            for name in (LOG, BAD):
+                journal.cut(self.folder / name, self.update)
+        return found is not None
+
+    def _restore(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
         if state["world"] != self.world:
             raise UserError(
                 f"{self.folder}: was trained by {state['world']} processes, now there are {self.world}; "
@@ -76,15 +100,12 @@ class Trainer:
             )
         self.model.load_state_dict(tensors["model"])
         for turn, optim in self.optimizers.items():
-            _restore(optim, self.names, tensors[f"optimizer-{turn}"])
+            _restore_state(optim, self.names, tensors[f"optimizer-{turn}"])
         torch.set_rng_state(tensors["random"][f"cpu-{self.rank}"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["random"][f"cuda-{self.rank}"], self.device)
         for key in ("update", "epoch", "batch", "seconds", "snapshots", "done"):
             setattr(self, key, state[key])
-        if self.rank == 0:
-            self._cut_log()
-        return True
 
     def fit(self, batches: Iterator[dict[str, Any]], validate: Callable[[], dict[str, float]]) -> None:
         """Train until the budget is spent or nothing improves.
@@ -94,7 +115,9 @@ class Trainer:
             validate: gives {"loss": ..., "error": ...} on held-out data; called on rank 0 alone.
         """
         config, started, saved = self.config, time.monotonic() - self.seconds, time.monotonic()
-        with Progress(config.updates, self.update, self.rank == 0) as progress, Log(self, config.tensorboard) as log:
+        first = self.rank == 0
+        log = Log(self.folder if first else None, self.update, config.tensorboard)
+        with Progress(config.updates, self.update, first) as progress, log:
             self.model.train()
             while self.update < config.updates and not self.done:
                 parts = self._step(batches)
@@ -104,7 +127,7 @@ class Trainer:
                     log.write({"update": self.update, "epoch": self.epoch, **parts, "seconds": round(self.seconds, 1)})
                 if self.update % config.validate_every == 0 or self.update == config.updates:
                     self._validate(validate, log, progress)
-                elif time.monotonic() - saved < 60 * config.checkpoint_minutes:
+                elif not parallel.first_says(time.monotonic() - saved > 60 * config.checkpoint_minutes):
                     continue
                 self.save()
                 saved = time.monotonic()
@@ -121,6 +144,7 @@ class Trainer:
                 tensors[f"optimizer-{turn}"] = _extract(optim, self.names)
             state = {k: getattr(self, k) for k in ("update", "epoch", "batch", "seconds", "snapshots", "done", "world")}
             checkpoint.save(self.folder / "checkpoints", self.update, tensors, state)
+            self._prune()
         parallel.wait()
 
     def _step(self, batches: Iterator[dict[str, Any]]) -> dict[str, float]:
@@ -128,6 +152,7 @@ class Trainer:
         config = self.config
         while True:
             group = [self._to_device(next(batches)) for _ in range(config.accumulate)]
+            buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
             logged: dict[str, float] = {}
             for turn, optim in self.optimizers.items():
                 rate = optimizers.learning_rate(config.optimizer, self.update + 1, config.updates)
@@ -139,34 +164,37 @@ class Trainer:
                     share = len(request.indices) / request.total
                     with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
                         parts = self.model(batch, turn)
-                    (parts["loss"] / len(group)).backward()
+                    (parts["loss"] * (share / len(group))).backward()
                     for key, value in parallel.weighted_mean(_numbers(parts), share).items():
                         logged[key] = logged.get(key, 0.0) + value / len(group)
                 parameters = [p for settings in optim.param_groups for p in settings["params"]]
-                parallel.add_gradients(parameters, share)
+                parallel.add_gradients(parameters)
                 norm = float(nn.utils.clip_grad_norm_(parameters, config.clip_norm))
                 logged.update(grad_norm=norm, lr=rate)
-                if not (_finite(norm) and _finite(logged["loss"])):
+                # Both numbers are of all processes, so all of them take the same turn.
+                if not (math.isfinite(norm) and math.isfinite(logged["loss"])):
                     break
                 optim.step()
             else:
                 self.bad_batches = 0
                 self.update += 1
                 return logged
+            for buffer, before in buffers:  # batch norm's running statistics have seen the bad batch
+                buffer.copy_(before)
             self._skip(group, logged)
 
     def _skip(self, group: list[dict[str, Any]], logged: dict[str, float]) -> None:
         """Leave out a batch whose loss or gradient is no number, and name its utterances."""
         self.bad_batches += 1
         ids = [utt_id for batch in group for utt_id in batch["utt_ids"]]
-        with open(self.folder / "bad_batches.jsonl", "a", encoding="utf-8") as lines:
-            lines.write(json.dumps({"update": self.update, "utt_ids": ids, **{k: str(v) for k, v in logged.items()}}))
-            lines.write("\n")
+        numbers = {key: str(value) for key, value in logged.items()}
+        event = {"update": self.update + 1, "epoch": self.epoch, "utt_ids": ids, **numbers}
+        journal.append(self.folder / BAD, event)
         if self.bad_batches >= self.config.max_bad_batches:
             raise UserError(
                 f"training diverged at update {self.update}: {self.bad_batches} batches in a row gave a loss or "
                 f"gradient that is no number (the last: {', '.join(ids[:3])}, ...). "
-                f"Lower training.optimizer.lr or look at the utterances in {self.folder / 'bad_batches.jsonl'}"
+                f"Lower training.optimizer.lr or look at the utterances in {self.folder / BAD}"
             )
 
     def _to_device(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -188,66 +216,30 @@ class Trainer:
             log.write({"update": self.update, "validation": measured, "took": round(time.monotonic() - started, 1)})
             progress.note(self.update, measured)
             self._keep_snapshot(measured)
-        flag = torch.tensor([self.done], dtype=torch.uint8)
-        self.done = bool(parallel.gather(flag)[0][0])
+        self.done = parallel.first_says(self.done)
 
     def _keep_snapshot(self, measured: dict[str, float]) -> None:
-        """Keep the weights for averaging if they are among the best or the last; decide on early stopping."""
-        config, folder = self.config, self.folder / "snapshots"
-        checkpoint.save_weights(folder / f"{self.update:08d}.safetensors", _weights(self.model))
-        self.snapshots.append([self.update, measured[config.select]])
-        best = sorted(self.snapshots, key=lambda s: (s[1], -s[0]))
-        kept = {s[0] for s in best[: config.keep_best] + self.snapshots[len(self.snapshots) - config.keep_last :]}
-        for path in folder.glob("*.safetensors"):
+        """Write the weights for averaging; decide on early stopping."""
+        path = self.folder / "snapshots" / f"{self.update:08d}.safetensors"
+        checkpoint.save_weights(path, _weights(self.model))
+        self.snapshots.append([self.update, measured[self.config.select]])
+        best = best_first(self.snapshots)[0]
+        since = sum(s[0] > best[0] for s in self.snapshots)
+        self.done = bool(self.config.patience and since >= self.config.patience)
+
+    def _prune(self) -> None:
+        """Keep the best snapshots and the last; after the checkpoint that names them, for a run killed in between."""
+        config = self.config
+        last = self.snapshots[max(0, len(self.snapshots) - config.keep_last) :]
+        kept = {s[0] for s in best_first(self.snapshots)[: config.keep_best] + last}
+        for path in (self.folder / "snapshots").glob("*.safetensors"):
             if int(path.stem) not in kept:
                 path.unlink()
-        since = sum(s[0] > best[0][0] for s in self.snapshots)
-        self.done = bool(config.patience and since >= config.patience)
-
-    def _cut_log(self) -> None:
-        """Drop what was logged after the checkpoint: those updates are made again."""
-        if not self.log_path.is_file():
-            return
-        lines = [
-            line for line in self.log_path.read_text(encoding="utf-8").splitlines() if _update(line) <= self.update
-        ]
-        beside = self.log_path.with_name("train.jsonl.part")
-        beside.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        os.replace(beside, self.log_path)
 
 
-class Log:
-    """train.jsonl, one line an event, and TensorBoard beside it."""
-
-    def __init__(self, trainer: Trainer, tensorboard: bool) -> None:
-        self.active, self.writer = trainer.rank == 0, None
-        self.path, self.board = trainer.log_path, trainer.folder / "tensorboard" if tensorboard else None
-
-    def __enter__(self) -> Log:
-        self.lines = open(self.path, "a", encoding="utf-8") if self.active else None  # noqa: SIM115
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in (self.lines, self.writer):
-            if file:
-                file.close()
-
-    def write(self, event: dict[str, Any]) -> None:
-        if not self.lines:
-            return
-        try:
-            self.lines.write(json.dumps(event) + "\n")
-            self.lines.flush()
-        except OSError as error:
-            raise checkpoint.storage_error(self.path, error) from None
-        if self.board:
-            if self.writer is None:  # here: its import takes seconds that the first update need not wait for
-                from torch.utils.tensorboard import SummaryWriter
-
-                self.writer = SummaryWriter(str(self.board))
-            prefix, numbers = ("validation/", event["validation"]) if "validation" in event else ("train/", event)
-            for key, value in numbers.items():
-                self.writer.add_scalar(prefix + key.replace(".", "/"), value, event["update"])
+def best_first(snapshots: list[list[float]]) -> list[list[float]]:
+    """[update, validation], ... by validation; of equal ones the later is the better, no number is the worst."""
+    return sorted(snapshots, key=lambda s: (math.isnan(s[1]), s[1], -s[0]))
 
 
 def wants_bf16(precision: str, device: torch.device) -> bool:
@@ -263,10 +255,6 @@ def _numbers(parts: dict[str, Tensor]) -> dict[str, float]:
     return {key: float(value.detach()) for key, value in parts.items() if value.numel() == 1}
 
 
-def _finite(value: float) -> bool:
-    return value - value == 0.0
-
-
 def _weights(model: nn.Module) -> dict[str, Tensor]:
     return {key: value.detach().cpu() for key, value in model.state_dict().items()}
 
@@ -276,16 +264,10 @@ def _extract(optim: torch.optim.Optimizer, names: dict[nn.Parameter, str]) -> di
     return {f"{key}/{names[p]}": value.cpu() for p, state in optim.state.items() for key, value in state.items()}
 
 
-def _restore(optim: torch.optim.Optimizer, names: dict[nn.Parameter, str], tensors: dict[str, Tensor]) -> None:
+def _restore_state(optim: torch.optim.Optimizer, names: dict[nn.Parameter, str], tensors: dict[str, Tensor]) -> None:
     places = {names[p]: p for settings in optim.param_groups for p in settings["params"]}
     for name, value in tensors.items():
         key, _, parameter = name.partition("/")
         place = places[parameter]
-        optim.state[place][key] = value.to(place.device) if key != "step" else value
-
-
-def _update(line: str) -> int:
-    try:
-        return json.loads(line)["update"]
-    except (json.JSONDecodeError, KeyError):
-        return 1 << 62  # half a line, written as the process was killed
+        # A copy: a tensor from load_file may be a view of the file, which is removed when it is the third newest.
+        optim.state[place][key] = value.to(place.device, copy=True)
