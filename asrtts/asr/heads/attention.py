@@ -26,6 +26,7 @@ class Config(Settings):
     dropout: float = Field(0.1, ge=0.0, lt=1.0)
     label_smoothing: float = Field(0.1, ge=0.0, lt=1.0)
     token_noise: float = Field(0.0, ge=0.0, lt=1.0)  # share of input tokens replaced by random ones in training
+    memory_positions: bool = True  # tell the decoder where each encoder frame is; ESPnet's and WeNet's do not
     tied: bool = False  # one matrix for the embedding and the output: fewer parameters on small data
 
 
@@ -55,6 +56,7 @@ class Head(nn.Module):
             feedforward=config.feedforward,
             dropout=config.dropout,
             tied=config.tied,
+            memory_positions=config.memory_positions,
         )
 
     def loss(
