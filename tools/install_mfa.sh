@@ -15,7 +15,8 @@ for conda in micromamba mamba conda ""; do
   [[ -z $conda ]] || ! command -v "$conda" >/dev/null || break
 done
 [[ -n $conda ]] || {
-  echo "none of micromamba, mamba and conda is on the PATH: install one of them first. Nothing was changed" >&2 && exit 1
+  echo "none of micromamba, mamba and conda is on the PATH: install one of them first. Nothing was changed" >&2
+  exit 1
 }
 "$conda" create --yes --prefix "$PWD/tools/mfa" --channel conda-forge montreal-forced-aligner
 tools/mfa/bin/mfa version

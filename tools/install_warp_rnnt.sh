@@ -14,11 +14,12 @@ python=${PYTHON:-python3}
 if "$python" -c 'import torch, warp_rnnt' 2>/dev/null; then
   echo "$python: warp_rnnt is there already" && exit 0
 fi
-"$python" -c 'import torch' 2>/dev/null || { echo "$python has no torch: install asrtts first (make demo)" >&2 && exit 1; }
+"$python" -c 'import torch' 2>/dev/null || { echo "$python has no torch: install asrtts first (make demo)" >&2; exit 1; }
 "$python" -c 'import sys, torch; sys.exit(torch.version.cuda is None)' || {
-  echo "$python has a CPU build of torch: warp-rnnt is for CUDA only. Nothing was changed" >&2 && exit 1
+  echo "$python has a CPU build of torch: warp-rnnt is for CUDA only. Nothing was changed" >&2
+  exit 1
 }
-command -v nvcc >/dev/null || { echo "nvcc is not on the PATH: install the CUDA toolkit of torch's version" >&2 && exit 1; }
+command -v nvcc >/dev/null || { echo "nvcc is not on the PATH: install the CUDA toolkit of torch's version" >&2; exit 1; }
 # Without build isolation, since it builds against the torch that is installed.
 "$python" -m pip install -c constraints.txt setuptools wheel
 "$python" -m pip install -c constraints.txt --no-build-isolation warp-rnnt==0.7.0
