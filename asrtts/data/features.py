@@ -1,8 +1,8 @@
 """The one definition of log mel filter bank features (fbank), Kaldi-compatible, and their normalization.
 
 Povey window, pre-emphasis 0.97, DC removed per frame, frames centred on the hop (Kaldi's snip_edges=false),
-no dither, samples on the 16-bit scale. The whole batch is one strided view, one real FFT and one product with the
-mel filters: eleven times as fast as the frame-by-frame C++ of kaldi-native-fbank, within 3e-3 in log.
+no dither, samples on the 16-bit scale. Hundreds of frames at a time are one strided view, one real FFT and a product
+with the mel filters: several times as fast as the frame-by-frame C++ of kaldi-native-fbank, within 3e-3 in log.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from asrtts.config import Settings
@@ -23,49 +24,73 @@ from asrtts.registry import UserError
 
 PREEMPHASIS = 0.97
 FLOOR = 1.1920928955078125e-07  # float32 epsilon, Kaldi's floor below the logarithm
-CHUNK_FRAMES = 2048  # bounds memory, and 2048 x 512 floats (4 MiB) stay in the cache
+CHUNK_FRAMES = 512  # 512 x 512 floats (1 MiB) stay in the cache; 2048 take a third longer
+FILTER_BLOCK = 20  # mel filters in one product
 
 
 class Config(Settings):
     """What an fbank is. It travels inside every exported model."""
 
-    sample_rate: int = 16000  # Hz; audio at another rate is resampled
-    num_bins: int = 80
-    frame_seconds: float = 0.025
-    hop_seconds: float = 0.010
-    low_hz: float = 20.0
+    sample_rate: int = Field(16000, ge=1000)  # Hz; audio at another rate is resampled
+    num_bins: int = Field(80, ge=3)
+    frame_seconds: float = Field(0.025, gt=0.001, le=1.0)
+    hop_seconds: float = Field(0.010, gt=0.001, le=1.0)
+    low_hz: float = Field(20.0, ge=0.0)
     high_hz: float = 0.0  # 0 or below: counted from half the sample rate, as Kaldi does
+
+    @property
+    def frame(self) -> int:
+        """Samples in a frame, cut off to a whole number, as Kaldi does."""
+        return int(self.sample_rate * self.frame_seconds + 1e-6)
+
+    @property
+    def hop(self) -> int:
+        """Samples from one frame to the next."""
+        return int(self.sample_rate * self.hop_seconds + 1e-6)
+
+    @property
+    def top_hz(self) -> float:
+        """The upper edge of the highest filter."""
+        return self.high_hz if self.high_hz > 0 else self.sample_rate / 2 + self.high_hz
+
+    @model_validator(mode="after")
+    def _fits(self) -> Config:
+        if self.hop_seconds > self.frame_seconds:
+            raise ValueError(f"hop_seconds {self.hop_seconds} leaves gaps between frames of {self.frame_seconds} s")
+        if not self.low_hz < self.top_hz <= self.sample_rate / 2:
+            raise ValueError(
+                f"filters from low_hz {self.low_hz:g} to high_hz {self.top_hz:g}: the upper one must be the higher, "
+                f"and at most {self.sample_rate / 2:g}, half the sample rate"
+            )
+        return self
 
 
 def num_frames(config: Config, samples: int) -> int:
     """Frames that `samples` samples give: one for each hop, rounded."""
-    hop = round(config.sample_rate * config.hop_seconds)
-    return (samples + hop // 2) // hop
+    return (samples + config.hop // 2) // config.hop
 
 
 def fbank(config: Config, waves: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     """Log mel features of a batch.
 
     Args:
-        waves: B arrays (S_b,), float32 in [-1, 1], at config.sample_rate.
+        waves: B arrays (S_b,), float32 in [-1, 1], at config.sample_rate. One shorter than half a hop has no frame.
 
     Returns:
         feats (B, T, F) float32, zero beyond each length, and feat_lens (B,) int64.
     """
-    size = round(config.sample_rate * config.frame_seconds)
-    hop = round(config.sample_rate * config.hop_seconds)
+    size, hop = config.frame, config.hop
     lens = [num_frames(config, len(wave)) for wave in waves]
-    longest = max(lens, default=0)
-    feats = torch.zeros(len(waves), longest, config.num_bins)
-    # All frames of all utterances in one row of samples, each utterance reflected at its edges.
+    feats = torch.zeros(len(waves), max(lens, default=0), config.num_bins)
     for rows in _chunks(lens):
-        padded = [_reflect(waves[row], lens[row], size, hop) for row in rows]
-        starts = np.cumsum([0] + [len(p) for p in padded])
-        line = torch.from_numpy(np.concatenate(padded)) if padded else torch.zeros(0)
-        frames = line.as_strided((max(0, (len(line) - size) // hop + 1), size), (hop, 1))
-        logs = _log_mel(config, frames, size)
+        # One line of samples, each utterance reflected at its edges; frames that lie across two of them are not used.
+        starts = np.cumsum([0] + [lens[row] + size // hop for row in rows]).tolist()  # in hops
+        line = np.empty(starts[-1] * hop, dtype=np.float32)
+        for row, start, end in zip(rows, starts, starts[1:], strict=False):
+            _reflect(waves[row], line[start * hop : end * hop], size // 2 - hop // 2)
+        logs = _log_mel(config, torch.from_numpy(line), size, hop)
         for row, start in zip(rows, starts, strict=False):
-            feats[row, : lens[row]] = logs[start // hop : start // hop + lens[row]]
+            feats[row, : lens[row]] = logs[start : start + lens[row]]
     return feats, torch.tensor(lens, dtype=torch.int64)
 
 
@@ -100,14 +125,20 @@ class Statistics:
 
     @classmethod
     def load(cls, path: Path) -> Statistics:
+        """Raises UserError if the file is missing, or does not hold a mean and a positive deviation for each bin."""
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls(torch.tensor(values["mean"]), torch.tensor(values["std"]))
-        except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: no feature statistics ({error}); train again into a new folder") from None
+            mean, std = (torch.tensor(values[key], dtype=torch.float32) for key in ("mean", "std"))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            reason = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else error
+            raise UserError(f"{path}: no feature statistics ({reason}); train again into a new folder") from None
+        if mean.ndim != 1 or mean.shape != std.shape or not (mean.isfinite() & std.isfinite() & (std > 0)).all():
+            raise UserError(f"{path}: damaged feature statistics; train again into a new folder")
+        return cls(mean, std)
 
 
 def _chunks(lens: list[int]) -> Iterable[list[int]]:
+    """Rows to be worked on together: short utterances share the cost of a call. Those without a frame are left out."""
     rows: list[int] = []
     frames = 0
     for row, length in enumerate(lens):
@@ -121,46 +152,64 @@ def _chunks(lens: list[int]) -> Iterable[list[int]]:
         yield rows
 
 
-def _reflect(wave: np.ndarray, frames: int, size: int, hop: int) -> np.ndarray:
-    """Mirror the wave at both ends as far as the outer frames reach; the length is a multiple of the hop.
+def _reflect(wave: np.ndarray, line: np.ndarray, left: int) -> None:
+    """Write the wave into a stretch of the line, `left` samples from its start, mirrored at both ends to fill it.
 
     Frame t starts at t * hop + hop / 2 - size / 2, so the first begins before the first sample.
     """
-    left = size // 2 - hop // 2
-    length = -(-((frames - 1) * hop + size) // hop) * hop
-    right = max(0, length - left - len(wave))
-    return np.pad(wave, (left, right), mode="symmetric")[:length].astype(np.float32, copy=False)
+    right = len(line) - left - len(wave)
+    if right > 0 and max(left, right) <= len(wave):
+        line[:left], line[left : left + len(wave)], line[-right:] = wave[:left][::-1], wave, wave[-right:][::-1]
+    else:  # a very short wave is mirrored again and again
+        line[:] = np.pad(wave, (left, max(0, right)), mode="symmetric")[: len(line)]
 
 
-def _log_mel(config: Config, frames: Tensor, size: int) -> Tensor:
-    window, mel, padded = _tables(config, size)
-    out = torch.empty(len(frames), config.num_bins)
-    for start in range(0, len(frames), CHUNK_FRAMES):
-        x = frames[start : start + CHUNK_FRAMES] * 32768.0  # Kaldi's scale: 16-bit integers
-        x -= x.mean(1, keepdim=True)
-        y = torch.empty_like(x)
-        torch.sub(x[:, 1:], x[:, :-1], alpha=PREEMPHASIS, out=y[:, 1:])
-        torch.mul(x[:, 0], 1 - PREEMPHASIS, out=y[:, 0])
-        y *= window
-        power = torch.view_as_real(torch.fft.rfft(y, n=padded)).square_().sum(-1)
-        torch.matmul(power[:, : mel.shape[0]], mel, out=out[start : start + len(x)])
+def _log_mel(config: Config, line: Tensor, size: int, hop: int) -> Tensor:
+    """(T, F) of the frames that start at every `hop` samples of a line (S,)."""
+    window, blocks, padded = _tables(config, size)
+    count = (len(line) - size) // hop + 1
+    out = torch.empty(count, config.num_bins)
+    y = torch.zeros(min(count, CHUNK_FRAMES), padded)  # stays zero where nothing is written, which pads the FFT
+    for start in range(0, count, CHUNK_FRAMES):
+        rows = slice(start, min(start + CHUNK_FRAMES, count))
+        y = y[: rows.stop - start]
+        part = line[start * hop : (rows.stop - 1) * hop + size]
+        # Kaldi takes the mean from a frame, then the pre-emphasis. The other way round it is one pass over the samples,
+        # not over overlapping frames, and the mean is left with weight 0.03. (A frame's first sample has no
+        # predecessor, but the window makes it zero.)
+        mean = part.as_strided((len(y), size), (hop, 1)).mean(1, keepdim=True)
+        emphasized = torch.sub(part[1:], part[:-1], alpha=PREEMPHASIS).as_strided((len(y), size - 1), (hop, 1))
+        torch.sub(emphasized, mean, alpha=1 - PREEMPHASIS, out=y[:, 1:size]).mul_(window)
+        # Real and imaginary parts stand side by side; the filters name each bin twice, which sums the two squares.
+        parts = torch.view_as_real(torch.fft.rfft(y)).flatten(1).square_()
+        for bins, filters, mel in blocks:
+            torch.mm(parts[:, bins], mel, out=out[rows, filters])
     return out.clamp_min_(FLOOR).log_()
 
 
 @lru_cache(maxsize=8)
-def _tables(config: Config, size: int) -> tuple[Tensor, Tensor, int]:
-    """Povey window (size,), mel filters (FFT bins, F) and the FFT's length, a power of two."""
+def _tables(config: Config, size: int) -> tuple[Tensor, list[tuple[slice, slice, Tensor]], int]:
+    """Povey window without its first sample, scaled (size - 1,), mel filters, and the FFT's length, a power of two.
+
+    A mel filter is zero but for a few bins, so the filters are cut into blocks: (FFT bins, filters, weights of these).
+    """
     padded = 1 << (size - 1).bit_length()
-    n = torch.arange(size, dtype=torch.float64)
+    n = torch.arange(1, size, dtype=torch.float64)
     window = (0.5 - 0.5 * torch.cos(2 * math.pi * n / (size - 1))) ** 0.85
-    high = config.high_hz if config.high_hz > 0 else config.sample_rate / 2 + config.high_hz
-    edges = torch.linspace(_mel(config.low_hz), _mel(high), config.num_bins + 2, dtype=torch.float64)
+    edges = torch.linspace(_mel(config.low_hz), _mel(config.top_hz), config.num_bins + 2, dtype=torch.float64)
     bins = torch.tensor(
         [_mel(k * config.sample_rate / padded) for k in range(padded // 2)], dtype=torch.float64
     )  # Kaldi leaves the Nyquist bin out
     rising = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
-    return window.float(), torch.minimum(rising, falling).clamp_min(0).float(), padded
+    mel = torch.minimum(rising, falling).clamp_min(0).float().repeat_interleave(2, dim=0)
+    blocks = []
+    for start in range(0, config.num_bins, FILTER_BLOCK):
+        filters = slice(start, min(start + FILTER_BLOCK, config.num_bins))
+        used = mel[:, filters].any(1).nonzero().flatten().tolist() or [0]
+        rows = slice(used[0], used[-1] + 1)
+        blocks.append((rows, filters, mel[rows, filters].contiguous()))
+    return (window * 32768.0).float(), blocks, padded  # Kaldi's scale: 16-bit integers
 
 
 def _mel(hz: float) -> float:
