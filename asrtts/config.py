@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -157,6 +158,9 @@ def _explain(error: ValidationError, kind: type[Settings], values: Any) -> str:
         text = f"unknown key '{key}'{suggestion(str(first['loc'][-1]), _fields(kind, first['loc'][:-1]))}"
     elif first["type"] == "missing":
         text = f"key '{key}' is missing"
+    elif first["type"] == "literal_error" and isinstance(first["input"], str):
+        choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+        text = f"{key}: there is no '{first['input']}'{suggestion(first['input'], choices)}"
     else:
         message = first["msg"].removeprefix("Value error, ")
         found = f", found {first['input']!r:.80}" if first["type"] != "value_error" else ""

@@ -46,6 +46,7 @@ class AsrModel(nn.Module):
         super().__init__()
         if not heads:
             raise UserError("heads: at least one is needed, e.g. heads: {ctc: 1.0}")
+        self.feat_dim = feat_dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.encoder = find("asrtts.asr.encoders", encoder.name).Encoder(encoder, feat_dim)
@@ -108,7 +109,7 @@ class AsrModel(nn.Module):
 
     def parts(self) -> dict[str, tuple[nn.Module, tuple]]:
         """Name -> (module, example inputs) of every piece that an exporter must write."""
-        feats = torch.zeros(1, 64, self.encoder.feat_dim)
+        feats = torch.zeros(1, 64, self.feat_dim)
         parts = {"encoder": (self.encoder, (feats, torch.tensor([64])))}
         for name, head in self.heads.items():
             parts.update({f"{name}.{part}": piece for part, piece in head.parts().items()})
