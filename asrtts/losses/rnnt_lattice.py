@@ -28,7 +28,8 @@ def edge_posteriors(
         from asrtts.losses.rnnt_numba import occupy  # numba takes a second to import: only those who train pay
 
         loglik = torch.empty(len(log_blank), dtype=torch.float64)
-        occupy(*(x.detach().numpy() for x in (log_blank, log_label, logit_lens, token_lens, loglik)))
+        lens = logit_lens.contiguous(), token_lens.contiguous()  # other strides would be compiled anew
+        occupy(*(x.numpy() for x in (log_blank, log_label, *lens, loglik)))
         return loglik, log_blank, log_label
     return by_diagonals(log_blank, log_label, logit_lens, token_lens)
 
