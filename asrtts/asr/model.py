@@ -7,27 +7,40 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from asrtts.config import Settings
-from asrtts.registry import UserError, find
+from asrtts.registry import UserError, find, names, suggestion
 from asrtts.search.hypothesis import Hypothesis
 
-METHODS = ("ctc_greedy", "ctc_prefix_beam", "transducer_greedy", "transducer_beam", "attention_beam", "joint_beam")
+JOINT = "joint_beam"  # the one search of two heads: attention with CTC prefix scores
+
+
+def methods() -> list[str]:
+    """What `decoding.method` may ask for: `<head>_<search>` of every head there is, and the joint search."""
+    heads = names("asrtts.asr.heads")
+    return [*(f"{head}_{search}" for head in heads for search in find("asrtts.asr.heads", head).Head.searches), JOINT]
 
 
 class Decoding(Settings):
     """How a model is searched. `auto` takes the search that fits the heads."""
 
-    method: Literal[("auto", *METHODS)] = "auto"  # type: ignore[valid-type]
+    method: str = "auto"
     beam: int = Field(10, ge=1)
     nbest: int = Field(1, ge=1)
     ctc_weight: float = Field(0.3, ge=0.0, le=1.0)  # joint_beam: share of the CTC prefix score
     length_bonus: float = 0.0  # attention and joint beam: added for every token
+
+    @field_validator("method")
+    @classmethod
+    def _exists(cls, method: str) -> str:
+        if method != "auto" and method not in methods():
+            raise ValueError(f"there is no '{method}'{suggestion(method, ['auto', *methods()])}")
+        return method
 
 
 class AsrModel(nn.Module):
@@ -80,32 +93,30 @@ class AsrModel(nn.Module):
     def method(self, decoding: Decoding) -> str:
         """The search that `auto` stands for, or the named one if this model has its heads."""
         if decoding.method != "auto":
-            needed = {"joint_beam": ("attention", "ctc")}.get(decoding.method, (decoding.method.split("_")[0],))
-            missing = [head for head in needed if head not in self.heads]
+            missing = [head for head in _heads_of(decoding.method) if head not in self.heads]
             if missing:
                 raise UserError(
                     f"decoding.method {decoding.method} needs a {missing[0]} head; "
                     f"this model has: {', '.join(self.heads)}"
                 )
             return decoding.method
-        if "attention" in self.heads:
-            return "joint_beam" if "ctc" in self.heads and decoding.ctc_weight > 0 else "attention_beam"
-        return "transducer_greedy" if "transducer" in self.heads else "ctc_greedy"
+        main = max(self.heads, key=lambda head: (self.weights[head], head != "ctc"))  # CTC is the field's helper
+        if {"attention", "ctc"} == set(self.heads) and decoding.ctc_weight > 0:
+            return JOINT
+        return f"{main}_{self.heads[main].searches[0]}"
 
     @torch.no_grad()
     def search(self, feats: Tensor, feat_lens: Tensor, decoding: Decoding) -> list[list[Hypothesis]]:
         """n-best lists of a batch (B, T, F); each entry's frames count encoder frames."""
         enc, enc_lens = self.encoder(feats, feat_lens)
-        head, _, kind = self.method(decoding).partition("_")
+        method = self.method(decoding)
         wide = {"beam": decoding.beam, "nbest": decoding.nbest}
-        if head == "joint":
-            ctc = self.heads["ctc"].log_probs(enc)
-            return self.heads["attention"].search(
-                enc, enc_lens, ctc=ctc, ctc_weight=decoding.ctc_weight, length_bonus=decoding.length_bonus, **wide
-            )
+        if method == JOINT:
+            wide.update(ctc=self.heads["ctc"].log_probs(enc), ctc_weight=decoding.ctc_weight)
+        head = _heads_of(method)[0]
         if head == "attention":
-            return self.heads["attention"].search(enc, enc_lens, length_bonus=decoding.length_bonus, **wide)
-        return self.heads[head].search(enc, enc_lens, method=kind, **wide)
+            return self.heads[head].search(enc, enc_lens, length_bonus=decoding.length_bonus, **wide)
+        return self.heads[head].search(enc, enc_lens, method=method.removeprefix(f"{head}_"), **wide)
 
     def parts(self) -> dict[str, tuple[nn.Module, tuple]]:
         """Name -> (module, example inputs) of every piece that an exporter must write."""
@@ -114,3 +125,10 @@ class AsrModel(nn.Module):
         for name, head in self.heads.items():
             parts.update({f"{name}.{part}": piece for part, piece in head.parts().items()})
         return parts
+
+
+def _heads_of(method: str) -> tuple[str, ...]:
+    """The heads that a search needs: ctc_prefix_beam -> ctc."""
+    if method == JOINT:
+        return ("attention", "ctc")
+    return tuple(head for head in names("asrtts.asr.heads") if method.startswith(f"{head}_"))[-1:]

@@ -35,6 +35,7 @@ class Head(nn.Module):
 
     views = 1
     wants_layers = False
+    searches = ("beam",)
 
     def __init__(self, config: Config, enc_dim: int, vocab_size: int) -> None:
         super().__init__()

@@ -33,6 +33,8 @@ class Config(Settings):
 class Head(nn.Module):
     """Linear projection to token log-probabilities; blank is id 0."""
 
+    searches = ("greedy", "prefix_beam")  # the first is the default
+
     def __init__(self, config: Config, enc_dim: int, vocab_size: int) -> None:
         super().__init__()
         self.config = config

@@ -40,6 +40,7 @@ class Config(Settings):
 class Head(nn.Module):
     views = 1
     wants_layers = False
+    searches = ("greedy", "beam")  # the first is the default
 
     def __init__(self, config: Config, enc_dim: int, vocab_size: int) -> None:
         super().__init__()
