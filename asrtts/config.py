@@ -7,18 +7,27 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, model_validator
 
-from asrtts.registry import UserError, find, suggestion
+from asrtts.registry import UserError, find, names, suggestion
 
 
 class Settings(BaseModel):
     """Base of every `Config`: unknown keys are refused, values are not changed after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, values: Any) -> Any:
+        """Python takes true for 1, so that `workers: yes` would be one worker."""
+        for key, field in cls.model_fields.items():
+            if isinstance(values, dict) and isinstance(values.get(key), bool) and field.annotation in (int, float):
+                raise _Mistake((key,), f"holds {_shown(values[key])}; wanted a number")
+        return values
 
 
 Kind = TypeVar("Kind", bound=Settings)
@@ -28,11 +37,13 @@ def chosen_by_name(package: str) -> Any:
     """The type of a setting `{name: conformer, ...}`: the file's own `Config`, found by its name."""
 
     def build(value: Any) -> Any:
-        if isinstance(value, str):
+        if isinstance(value, Settings):
+            return value
+        if not isinstance(value, dict):
             value = {"name": value}
-        if not isinstance(value, dict) or "name" not in value:
-            return value  # already built, or pydantic says what is wrong
-        return _within(find(package, value["name"]).Config, value)
+        if value.get("name") is None:
+            raise _Mistake(("name",), f"is missing{suggestion('', names(package))}")
+        return _within(_config(package, value["name"], ("name",)), value, ())
 
     return Annotated[SerializeAsAny[Settings], BeforeValidator(build)]
 
@@ -41,14 +52,17 @@ def weighted_by_name(package: str) -> Any:
     """The type of `heads: {ctc: 0.3, attention: {weight: 0.7, layers: 4}}`; a bare number is the weight."""
 
     def build(value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
+        if not isinstance(value, dict) or not value:
+            wanted = f"wanted at least one `name: weight`{suggestion(str(value), names(package))}"
+            raise _Mistake((), f"holds {_shown(value)}; {wanted}")
         built = {}
         for name, settings in value.items():
-            config = find(package, name).Config
+            config = _config(package, name, ())
             if isinstance(settings, (int, float)) and not isinstance(settings, bool):
                 settings = {"weight": settings}
-            built[name] = _within(config, settings or {}, name) if not isinstance(settings, Settings) else settings
+            if not isinstance(settings, (dict, Settings, type(None))):
+                raise _Mistake((name,), f"holds {_shown(settings)}; wanted its weight or its settings")
+            built[name] = settings if isinstance(settings, Settings) else _within(config, settings or {}, (name,))
         return built
 
     return Annotated[dict[str, SerializeAsAny[Settings]], BeforeValidator(build)]
@@ -70,7 +84,7 @@ def put_overrides(values: dict[str, Any], settings: Sequence[str]) -> None:
     """Put `key.sub=value` strings into a mapping. Raises UserError for one that is no setting."""
     for setting in settings:
         key, equals, text = setting.partition("=")
-        if not equals or not key:
+        if not equals or not all(key.split(".")):
             raise UserError(f"'{setting}' is no setting: write key=value or key.sub=value")
         _put(values, key.split("."), _parse(text, setting), setting)
 
@@ -78,28 +92,37 @@ def put_overrides(values: dict[str, Any], settings: Sequence[str]) -> None:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file, merged over the one file that its `base:` names (one level, relative)."""
     path = Path(path)
+    values = _read_mapping(path)
+    base = values.pop("base", None)
+    if base is None:
+        return values
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        below = _read_mapping(path.parent / str(base))
+    except UserError as error:
+        raise UserError(f"{path}: base: {error}") from None
+    if "base" in below:
+        raise UserError(f"{path.parent / base}: has a base: of its own; only one level is read")
+    return _merge(below, values)
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         near = suggestion(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
         raise UserError(f"{path}: no such settings file{near}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise UserError(f"{path}:{line}: not valid YAML ({error.problem})") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     if values is None:
         values = {}
     if not isinstance(values, dict):
-        raise UserError(f"{path}: wanted `key: value` lines, found a {type(values).__name__}")
-    base = values.pop("base", None)
-    if base is None:
-        return values
-    below = yaml.safe_load((path.parent / base).read_text()) if (path.parent / base).is_file() else None
-    if not isinstance(below, dict):
-        raise UserError(f"{path}: base: {base} is not a settings file in {path.parent}")
-    if "base" in below:
-        raise UserError(f"{path.parent / base}: has a base: of its own; only one level is read")
-    return _merge(below, values)
+        raise UserError(f"{path}: wanted `key: value` lines, found {_shown(values)}")
+    return values
 
 
 def build(kind: type[Kind], values: dict[str, Any], where: str) -> Kind:
@@ -107,13 +130,14 @@ def build(kind: type[Kind], values: dict[str, Any], where: str) -> Kind:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{where}: {_explain(error, kind, values)}") from None
+        raise UserError(f"{where}: {_explain(error, kind)}") from None
 
 
 def dump(settings: Settings, path: Path) -> None:
     """Write every value, defaults included, so that the file alone gives the run again."""
     Path(path).write_text(
-        yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True), encoding="utf-8"
+        yaml.dump(settings.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True),
+        encoding="utf-8",
     )
 
 
@@ -130,71 +154,142 @@ class ArgumentParser(argparse.ArgumentParser):
         )
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        known, extra = self.parse_known_args(args, namespace)
+        known, extra = self.parse_known_intermixed_args(args, namespace)  # key=value may stand behind an --option
         if extra:
             options = [o for action in self._actions for o in action.option_strings if o.startswith("--")]
-            hint = suggestion(extra[0].split("=")[0], options) if extra[0].startswith("-") else ""
-            self.error(f"unknown argument '{extra[0]}'{hint}")
+            first = next((word for word in extra if word.startswith("-")), extra[0])
+            hint = suggestion(first.split("=")[0], options) if first.startswith("-") else ""
+            self.error(f"unknown argument '{first}'{hint}")
         return known
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{self.prog}: {message}. See {self.prog} --help")
 
 
-def _within(config: type[Settings], value: dict[str, Any], prefix: str = "") -> Settings:
-    """Validate a member's settings so that an error keeps its dotted key."""
+class _Mistake(ValueError):
+    """What is wrong with the value under a key; pydantic carries it up and adds the keys above."""
+
+    def __init__(self, path: tuple[Any, ...], text: str) -> None:
+        super().__init__(text)
+        self.path = path
+
+
+class _Inner(ValueError):
+    """The mistakes of a member's own settings, which stand under `path`."""
+
+    def __init__(self, path: tuple[Any, ...], error: ValidationError, kind: type[Settings]) -> None:
+        super().__init__(str(error))
+        self.path, self.error, self.kind = path, error, kind
+
+
+def _config(package: str, name: Any, path: tuple[Any, ...]) -> type[Settings]:
+    try:
+        return find(package, name).Config
+    except UserError as error:
+        raise _Mistake(path, f": {error}") from None
+
+
+def _within(config: type[Settings], value: dict[str, Any], path: tuple[Any, ...]) -> Settings:
     try:
         return config.model_validate(value)
     except ValidationError as error:
-        at = f"{prefix}." if prefix else ""
-        raise ValueError(at + _explain(error, config, value)) from None
+        raise _Inner(path, error, config) from None
 
 
-def _explain(error: ValidationError, kind: type[Settings], values: Any) -> str:
+# pydantic's names of type errors, in a reader's words
+WANTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "list": "a list, e.g. [1, 2]",
+    "tuple": "a list, e.g. [1, 2]",
+    "dict": "`key: value` lines",
+    "model": "`key: value` lines",
+}
+
+
+def _explain(error: ValidationError, kind: type[Settings], above: tuple[Any, ...] = ()) -> str:
     """The first mistake of a pydantic error as one clause; the others are counted."""
-    first, more = error.errors()[0], error.error_count() - 1
-    key = ".".join(str(part) for part in first["loc"])
+    errors = error.errors()
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])  # a misspelled key is missing too
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    inner = first.get("ctx", {}).get("error")
+    path = (*above, *first["loc"])
+    if isinstance(inner, _Inner):
+        return _explain(inner.error, inner.kind, (*path, *inner.path)) + more
+    return _clause(first, inner, path, kind) + more
+
+
+def _clause(first: Any, inner: Any, path: tuple[Any, ...], kind: type[Settings]) -> str:
+    path += inner.path if isinstance(inner, _Mistake) else ()
+    key, value, message = ".".join(str(part) for part in path), first["input"], first["msg"]
+    if isinstance(inner, _Mistake):
+        return f"{key} {inner}".replace(" : ", ": ", 1).strip()
+    if isinstance(inner, ValueError):
+        return f"{key}: {inner}" if key else str(inner)
     if first["type"] == "extra_forbidden":
-        text = f"unknown key '{key}'{suggestion(str(first['loc'][-1]), _fields(kind, first['loc'][:-1]))}"
-    elif first["type"] == "missing":
-        text = f"key '{key}' is missing"
-    elif first["type"] == "literal_error" and isinstance(first["input"], str):
+        return f"unknown key '{key}'{suggestion(str(path[-1]), _fields(kind, first['loc'][:-1]))}"
+    if first["type"] == "missing":
+        return f"key '{key}' is missing"
+    if first["type"] == "literal_error" and isinstance(value, str):
         choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
-        text = f"{key}: there is no '{first['input']}'{suggestion(first['input'], choices)}"
-    else:
-        message = first["msg"].removeprefix("Value error, ")
-        found = f", found {first['input']!r:.80}" if first["type"] != "value_error" else ""
-        text = f"{key}: {message}{found}" if key else message
-    return text + (f" (and {more} more)" if more else "")
+        return f"{key}: there is no '{value}'{suggestion(value, choices)}"
+    wanted = WANTED.get(first["type"].split("_")[0])
+    if wanted and first["type"].endswith(("_type", "_parsing", "_from_float")):
+        return f"{key} holds {_shown(value)}; wanted {wanted}"
+    return f"{key} holds {_shown(value)}; it {message[6:] if message.startswith('Input ') else 'is wrong: ' + message}"
+
+
+def _shown(value: Any) -> str:
+    """A value as YAML has it, on one line of bearable length."""
+    text = {None: "nothing", True: "true", False: "false"}.get(value) if isinstance(value, (bool, type(None))) else None
+    text = text or repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _fields(kind: Any, path: Sequence[Any]) -> list[str]:
+    """The keys that a settings class has under a path of keys."""
     for part in path:
-        field = getattr(kind, "model_fields", {}).get(part)
-        kind = field.annotation if field else None
-    return list(getattr(kind, "model_fields", {}))
+        annotation = kind.model_fields[part].annotation
+        kinds = [k for k in (annotation, *get_args(annotation)) if isinstance(k, type) and issubclass(k, Settings)]
+        if not kinds:
+            return []
+        kind = kinds[0]
+    return list(kind.model_fields)
 
 
 def _parse(text: str, override: str) -> Any:
     try:
-        value = yaml.safe_load(text)
-        return float(value) if isinstance(value, str) and _is_number(value) else value
+        return yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise UserError(f"'{override}': the value is not valid YAML") from None
 
 
-def _is_number(text: str) -> bool:
-    """YAML 1.1 reads 1e-3 as a string; a person means a number."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return text.lower().lstrip("+-") not in ("nan", "inf", "infinity")
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key stands once, and 1e-3 is a number (YAML 1.1 wants 1.0e-3 and reads text else)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys: list[Any] = []
+        for key, _ in node.value:
+            if key.value in keys:
+                raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' stands twice", key.start_mark)
+            keys.append(key.value)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the text that _Loader would read as a number."""
+
+
+_NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
 
 
 def _put(values: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
     for key in keys[:-1]:
-        below = values.setdefault(key, {})
+        below = values[key] = {} if values.get(key) is None else values[key]
         if isinstance(below, (int, float)) and not isinstance(below, bool):
             below = values[key] = {"weight": below}  # heads: {ctc: 0.3} and then heads.ctc.dropout=0.1
         if isinstance(below, str):

@@ -6,6 +6,7 @@ parameters) and model.safetensors: decode, quantize and export need this folder 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -23,13 +24,18 @@ from asrtts.config import Settings, chosen_by_name, weighted_by_name
 from asrtts.data import manifest
 from asrtts.data.augmentation import Config as AugmentationConfig
 from asrtts.data.batching import Config as BatchingConfig
+from asrtts.data.batching import Index
 from asrtts.data.features import Config as FeatureConfig
-from asrtts.data.features import Statistics
-from asrtts.registry import UserError
+from asrtts.data.features import Statistics, num_frames
+from asrtts.registry import UserError, suggestion
 from asrtts.text.tokenizer import Tokenizer
 from asrtts.training import checkpoint
 from asrtts.training.trainer import HARMLESS
 from asrtts.training.trainer import Config as TrainingConfig
+
+HARMLESS_KEYS = {f"training.{key}" for key in HARMLESS}
+# Facts that must stay as they were when a run is resumed.
+HASHES = {"data_hash": "training manifest", "dev_hash": "dev manifest", "tokens_hash": "token list"}
 
 
 class Data(Settings):
@@ -88,31 +94,63 @@ class Run:
     def statistics(self) -> Statistics:
         return Statistics.load(self.folder / "cmvn.json")
 
-    def begin(self, experiment: Experiment, tokenizer: Tokenizer, statistics: Statistics) -> None:
-        """Write what a run starts from."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(self.folder / "tokens", ignore_errors=True)
-        tokenizer.save(self.folder / "tokens")
-        statistics.save(self.folder / "cmvn.json")
-        beside = self.folder / "config.yaml.part"
-        config.dump(experiment, beside)
-        os.replace(beside, self.folder / "config.yaml")  # last: it makes the folder a run
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is a run to go on with. Raises UserError for the remains of one."""
+        if not (self.folder / "config.yaml").is_file() and (self.folder / "checkpoints").is_dir():
+            raise UserError(
+                f"{self.folder}: holds checkpoints, but config.yaml is missing, so that nothing says what they are of. "
+                "Train into a new folder, or add --restart to throw this one away"
+            )
+        return (self.folder / "config.yaml").is_file()
+
+    def begin(
+        self, experiment: Experiment, tokenizer: Tokenizer, statistics: Statistics, facts: dict[str, Any]
+    ) -> None:
+        """Write what a run starts from. Raises UserError if that cannot be written."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "run.json").unlink(missing_ok=True)
+            shutil.rmtree(self.folder / "tokens", ignore_errors=True)
+            tokenizer.save(self.folder / "tokens")
+            statistics.save(self.folder / "cmvn.json")
+            self.record(**facts)
+            beside = self.folder / "config.yaml.part"
+            config.dump(experiment, beside)
+            os.replace(beside, self.folder / "config.yaml")  # last: it makes the folder a run
+        except OSError as error:
+            raise checkpoint.storage_error(self.folder, error) from None
+
+    def discard(self) -> None:
+        """Throw the run away. Raises UserError if the folder is something else than a run."""
+        if not self.folder.exists():
+            return
+        known = [self.folder / name for name in ("config.yaml", "checkpoints")]
+        if not self.folder.is_dir() or (any(self.folder.iterdir()) and not any(path.exists() for path in known)):
+            raise UserError(
+                f"{self.folder}: --restart would delete it, but it is no run (there is no config.yaml in it)"
+            )
+        beside = self.folder.resolve().with_name(self.folder.resolve().name + ".discarded")
+        try:
+            shutil.rmtree(beside, ignore_errors=True)
+            os.replace(self.folder.resolve(), beside)  # a kill in between leaves no half of a run
+            shutil.rmtree(beside)
+        except OSError as error:
+            raise UserError(f"{self.folder}: cannot be thrown away ({error})") from None
 
     def check_unchanged(self, experiment: Experiment, facts: dict[str, Any]) -> None:
         """Refuse to resume under other settings, data or tokens than the run began with; the key is named."""
         before, now = _flat(self.experiment.model_dump(mode="json")), _flat(experiment.model_dump(mode="json"))
-        harmless = {f"training.{key}" for key in HARMLESS}
         for key in sorted(before.keys() | now.keys()):
-            free = key in harmless or key.startswith(("decoding.", "data."))
+            free = key in HARMLESS_KEYS or key.startswith(("decoding.", "data."))
             if not free and before.get(key) != now.get(key):
                 raise UserError(
                     f"{self.folder}: this run began with {key}={before.get(key)}, now it is {now.get(key)}; a resumed "
                     "run would be neither. Train into a new folder, or add --restart to throw this one away"
                 )
         old = self.facts()
-        for key in ("data_hash", "tokens_hash"):
+        for key, what in HASHES.items():
             if key in old and old[key] != facts[key]:
-                what = {"data_hash": "training manifest", "tokens_hash": "token list"}[key]
                 raise UserError(
                     f"{self.folder}: the {what} is another than this run began with. "
                     "Train into a new folder, or add --restart to throw this one away"
@@ -126,7 +164,12 @@ class Run:
         """The averaged model, or a snapshot by its name. Raises UserError if the weights are missing or do not fit."""
         path = self.folder / f"{weights}.safetensors"
         if not path.is_file():
-            raise UserError(f"{path}: no such weights; make them with `asrtts average {self.folder}` (stage 3)")
+            there = [
+                str(p.relative_to(self.folder).with_suffix("")) for p in self.folder.glob("**/[0-9m]*.safetensors")
+            ]
+            there = [name for name in there if not name.startswith("checkpoints")]
+            hint = suggestion(weights, there) if weights != "model" and there else ""
+            raise UserError(f"{path}: no such weights{hint}; `asrtts average {self.folder}` makes the model (stage 3)")
         tokenizer = self.tokenizer
         model = self.build_model(self.experiment, tokenizer.vocab_size)
         try:
@@ -139,26 +182,57 @@ class Run:
     def facts(self) -> dict[str, Any]:
         """run.json, or {} if it is not written yet."""
         path = self.folder / "run.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except ValueError as error:
+            raise UserError(f"{path}: damaged ({error}); delete it: decoding does without it") from None
 
     def record(self, **facts: Any) -> None:
         """Add facts to run.json."""
-        beside = self.folder / "run.json.part"
-        beside.write_text(json.dumps({**self.facts(), **facts}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(beside, self.folder / "run.json")
+        path, beside = self.folder / "run.json", self.folder / "run.json.part"
+        text = json.dumps({**self.facts(), **facts}, indent=1, ensure_ascii=False) + "\n"
+        try:
+            beside.write_text(text, encoding="utf-8")
+            os.replace(beside, path)
+        except OSError as error:
+            raise checkpoint.storage_error(path, error) from None
 
 
 def facts_of(experiment: Experiment, tokenizer: Tokenizer, model: torch.nn.Module) -> dict[str, Any]:
     """What run.json says of a run before it is trained."""
+    hashes = {
+        "data_hash": manifest.fingerprint(experiment.data.train),
+        "dev_hash": manifest.fingerprint(experiment.data.dev),
+        "tokens_hash": tokenizer.fingerprint(),
+    }
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "heads": {name: head.weight for name, head in experiment.heads.items()},
         "seed": experiment.seed,
-        "data_hash": manifest.fingerprint(experiment.data.train),
-        "tokens_hash": tokenizer.fingerprint(),
+        "family": family(experiment, hashes),
+        **hashes,
         "versions": {"asrtts": asrtts.__version__, "torch": torch.__version__, "python": platform.python_version()},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }
+
+
+def family(experiment: Experiment, hashes: dict[str, str]) -> str:
+    """What runs that differ in their seed only have in common, e.g. "ctc-1a2b3c": `asrtts score` takes their mean."""
+    settings = _flat(experiment.model_dump(mode="json", exclude={"seed", "data", "decoding"}))
+    settings = {key: value for key, value in settings.items() if key not in HARMLESS_KEYS}
+    digest = hashlib.sha256(json.dumps([settings, hashes], sort_keys=True).encode())
+    return f"{'+'.join(sorted(experiment.heads))}-{digest.hexdigest()[:6]}"
+
+
+def refuse_too_short(index: Index, feature: FeatureConfig, model: AsrModel, fastest: float = 1.0) -> None:
+    """Raises UserError if an utterance gives the encoder no frame when it is spoken `fastest` times as fast."""
+    shortest = int(index.seconds.argmin())
+    frames = num_frames(feature, int(index.seconds[shortest] / fastest * feature.sample_rate))
+    if model.encoder.out_lens(frames) < 1:
+        raise UserError(
+            f"{index.path}: utterance {index[shortest].utt_id} lasts {index.seconds[shortest]:.3f} s, too short for "
+            "one frame of the encoder; drop such with `asrtts prepare --min-seconds` (stage 1)"
+        )
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,85 @@ def corpora() -> Path:
     if not root.is_dir():
         pytest.skip(f"no real corpora: set ASRTTS_CORPORA (looked for {root.name})")
     return root
+
+
+LETTERS = "ABCDE"  # a tone of its own each
+
+
+@pytest.fixture(scope="session")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe's folder with a tiny corpus: words of letters, each letter a tone of its own pitch.
+
+    data/{train,dev,test}.jsonl, data/tokens, and conf/{ctc,transducer,attention,hybrid}.yaml for an encoder so small
+    that an update takes milliseconds. Tests may read it; they train into folders of their own.
+    """
+    import numpy as np
+    import soundfile
+    import yaml
+
+    from asrtts.data import manifest
+    from asrtts.data.utterance import Utterance
+    from asrtts.text import tokenizer
+
+    root, rate, rng = tmp_path_factory.mktemp("tones"), 8000, np.random.default_rng(0)
+    (root / "wav").mkdir()
+    time = np.arange(round(0.16 * rate)) / rate
+    texts: dict[str, list[str]] = {}
+    for split, count in (("train", 12), ("dev", 3), ("test", 4)):
+        texts[split] = ["".join(rng.choice(list(LETTERS), rng.integers(3, 6))) for _ in range(count)]
+        utterances = []
+        for number, text in enumerate(texts[split]):
+            waves = [0.3 * np.sin(2 * np.pi * 400 * (1 + LETTERS.index(letter)) * time) for letter in text]
+            wave = np.concatenate(waves) + 0.001 * rng.standard_normal(len(waves) * len(time))
+            path = root / "wav" / f"{split}-{number}.wav"
+            soundfile.write(path, wave, rate)
+            seconds = len(wave) / rate
+            speaker = f"s{number % 2}"
+            utterances.append(
+                Utterance(f"{split}-{number}", str(path), text, speaker=speaker, seconds=seconds, sample_rate=rate)
+            )
+        manifest.write(root / "data" / f"{split}.jsonl", utterances)
+    tokenizer.make(texts["train"], "char").save(root / "data" / "tokens")
+
+    shared = {
+        "data": {"train": str(root / "data/train"), "dev": str(root / "data/dev"), "tokens": str(root / "data/tokens")},
+        "features": {"sample_rate": rate, "num_bins": 20},
+        "augmentation": {
+            "speed": [0.95, 1.0, 1.05],
+            "spec_augment": {"time_mask_frames": 5, "freq_mask_bins": 4},
+        },
+        "encoder": {"name": "conformer", "dim": 16, "layers": 1, "attention_heads": 2, "feedforward": 32, "kernel": 5},
+        "batching": {"seconds": 2.5},
+        "training": {
+            **{"updates": 12, "validate_every": 4, "log_every": 1, "tensorboard": False, "threads": 1, "workers": 0},
+            **{"precision": "float32", "optimizer": {"lr": 1e-3, "warmup_updates": 4}},
+        },
+    }
+    decoder = {"layers": 1, "attention_heads": 2, "feedforward": 32}
+    heads = {
+        "ctc": {"ctc": 1.0},
+        "transducer": {"transducer": {"predictor_dim": 16, "joiner_dim": 16}},
+        "attention": {"attention": decoder},
+        "hybrid": {"ctc": 0.3, "attention": {"weight": 0.7, **decoder}},
+    }
+    (root / "conf").mkdir()
+    for name, head in heads.items():
+        (root / "conf" / f"{name}.yaml").write_text(yaml.safe_dump({**shared, "heads": head}, sort_keys=False))
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained(tones: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives the folder of a run of conf/<head>.yaml on `tones`, trained once and averaged; tests may only read it."""
+    from asrtts.bin import average, train
+
+    folder, done = tmp_path_factory.mktemp("trained"), set()
+
+    def run(head: str) -> Path:
+        if head not in done:
+            train.main([str(tones / f"conf/{head}.yaml"), str(folder / head)])
+            average.main([str(folder / head)])
+            done.add(head)
+        return folder / head
+
+    return run

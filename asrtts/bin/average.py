@@ -11,16 +11,16 @@ from asrtts.config import ArgumentParser
 from asrtts.experiment import Run
 from asrtts.registry import UserError
 from asrtts.training import checkpoint
+from asrtts.training.trainer import best_first
 
 
 def parser() -> ArgumentParser:
     args = ArgumentParser("average", __doc__)
     args.add_argument("exp", type=Path, help="folder of the run, e.g. exp/ctc")
     which = args.add_mutually_exclusive_group()
-    which.add_argument(
-        "--last", type=int, metavar="N", help="the N newest snapshots (default: all that were kept last)"
-    )
+    which.add_argument("--last", type=int, metavar="N", help="the N newest snapshots")
     which.add_argument("--best", type=int, metavar="N", help="the N snapshots that validated best")
+    args.epilog = "Without --last or --best: all that training.keep_last kept, or training.keep_best if that is 0."
     return args
 
 
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
     snapshots = found[1]["snapshots"] if found else []
     if not snapshots:
         raise UserError(f"{run.folder}: no snapshots yet; they are made at each validation of `asrtts train` (stage 3)")
-    chosen = choose(snapshots, args.best, args.last or run.experiment.training.keep_last)
+    chosen = choose(snapshots, args.best, args.last, run)
     paths = [run.folder / "snapshots" / f"{update:08d}.safetensors" for update, _ in chosen]
     missing = [p.name for p in paths if not p.is_file()]
     if missing:
@@ -42,16 +42,27 @@ def main(argv: list[str]) -> None:
     checkpoint.save_weights(run.folder / "model.safetensors", mean_weights(paths))
     run.record(averaged=[update for update, _ in chosen])
     print(
-        f"{run.folder}/model.safetensors: mean of {len(chosen)} snapshots, "
-        f"updates {min(chosen)[0]} to {max(chosen)[0]}",
+        f"{run.folder}/model.safetensors: mean of {len(chosen)} snapshots, updates {chosen[0][0]} to {chosen[-1][0]}",
         file=sys.stderr,
     )
 
 
-def choose(snapshots: list[list[float]], best: int | None, last: int) -> list[list[float]]:
-    """[(update, validation), ...] of the snapshots to average; of equal ones the later is the better."""
-    if best:
-        return sorted(snapshots, key=lambda s: (s[1], -s[0]))[:best]
+def choose(snapshots: list[list[float]], best: int | None, last: int | None, run: Run) -> list[list[float]]:
+    """[(update, validation), ...] of the snapshots to average, by update; of equal ones the later is the better.
+
+    Raises:
+        UserError: more are asked for than were made.
+    """
+    for option, count in (("--best", best), ("--last", last)):
+        if count is not None and not 1 <= count <= len(snapshots):
+            raise UserError(
+                f"{option} {count}: {run.folder} has made {len(snapshots)} snapshots; ask for 1 to that many"
+            )
+    if best is None and last is None:
+        training = run.experiment.training
+        best, last = (None, training.keep_last) if training.keep_last else (training.keep_best, None)
+    if best is not None:
+        return sorted(best_first(snapshots)[:best])
     return snapshots[-last:]
 
 

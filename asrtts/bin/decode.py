@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,15 @@ from rich.progress import track
 
 from asrtts import config
 from asrtts.asr.model import AsrModel, Decoding
-from asrtts.bin.train import pick_device
 from asrtts.config import ArgumentParser
-from asrtts.data import augmentation, batching, manifest
+from asrtts.data import augmentation, batching
 from asrtts.data.dataset import UtteranceDataset
-from asrtts.experiment import Experiment, Run
+from asrtts.data.utterance import Utterance
+from asrtts.experiment import Run, refuse_too_short
+from asrtts.registry import UserError
 from asrtts.search.hypothesis import Hypothesis
 from asrtts.text.tokenizer import Tokenizer
-from asrtts.training import checkpoint
+from asrtts.training import checkpoint, parallel
 
 
 def parser() -> ArgumentParser:
@@ -40,35 +40,40 @@ def parser() -> ArgumentParser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    torch.set_num_threads(args.threads or os.cpu_count() or 1)
+    if args.threads < 0:
+        raise UserError(f"--threads {args.threads}: wanted 1 or more, or 0 for all cores")
+    torch.set_num_threads(args.threads or parallel.cores())
     run = Run.open(args.exp)
-    experiment = run.experiment
-    values = experiment.decoding.model_dump()
+    values = run.experiment.decoding.model_dump()
     config.put_overrides(values, args.settings)
     decoding = config.build(Decoding, values, "decode")
-    device = pick_device(args.device)
+    cut = config.build(batching.Config, {"seconds": args.batch_seconds}, "--batch-seconds")
+    device = parallel.pick_device(args.device)
+    index = batching.Index(args.manifest)
     model = run.load_model(args.weights).to(device)
-    source = manifest.locate(args.manifest)
-    goal = run.folder / "decode" / f"{source.stem}.jsonl"
+    refuse_too_short(index, run.experiment.features, model)
 
     began = time.monotonic()
-    lines, timing = decode(model, experiment, run, source, decoding, device, args.batch_seconds)
-    write(goal, lines)
+    lines, spent = decode(model, run, index, decoding, device, cut)
+    goal = run.folder / "decode" / f"{index.path.stem}.jsonl"
     audio_seconds = sum(line["seconds"] for line in lines)
+    method = model.method(decoding)
     summary = {
-        "method": model.method(decoding),
-        "beam": 1 if model.method(decoding).endswith("greedy") else decoding.beam,
-        "ctc_weight": decoding.ctc_weight if model.method(decoding) == "joint_beam" else None,
-        "rtf": round(timing / max(audio_seconds, 1e-9), 5),
+        "method": method,
+        "beam": 1 if method.endswith("greedy") else decoding.beam,
+        "ctc_weight": decoding.ctc_weight if method == "joint_beam" else None,
+        "weights": args.weights,
+        "rtf": round(spent / audio_seconds, 5),
         "threads": torch.get_num_threads(),
         "device": device.type,
         "seconds": round(audio_seconds, 2),
         "utterances": len(lines),
         "precision": "float32",
     }
-    goal.with_suffix(".summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write(goal.with_suffix(".summary.json"), json.dumps(summary, indent=1) + "\n")
+    write(goal, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))  # last: it ends the stage
     print(
-        f"{goal}: {len(lines)} utterances, {audio_seconds / 60:.1f} min of audio by {summary['method']} in "
+        f"{goal}: {len(lines)} utterances, {audio_seconds / 60:.1f} min of audio by {method} in "
         f"{time.monotonic() - began:.1f} s, RTF {summary['rtf']:.4f}",
         file=sys.stderr,
     )
@@ -76,38 +81,35 @@ def main(argv: list[str]) -> None:
 
 def decode(
     model: AsrModel,
-    experiment: Experiment,
     run: Run,
-    source: Path,
+    index: batching.Index,
     decoding: Decoding,
     device: torch.device,
-    batch_seconds: float,
+    cut: batching.Config,
 ) -> tuple[list[dict[str, Any]], float]:
-    """One record for each utterance, in the manifest's order, and the seconds that model and search took.
+    """One record for each utterance, in the manifest's order, and the seconds that were spent.
 
-    The timing counts features, encoder and search, not reading audio from the disk.
+    The time is all of the way from the audio file to the hypothesis: reading, features, encoder and search.
     """
-    index, tokenizer = batching.Index(source), run.tokenizer
-    dataset = UtteranceDataset(index, experiment.features, run.statistics, lambda text: [])
-    cut = batching.Config(seconds=batch_seconds, window=max(len(index), 1))
+    feature, tokenizer, method = run.experiment.features, run.tokenizer, model.method(decoding)
+    dataset = UtteranceDataset(index, feature, run.statistics, lambda text: [])
     plan = list(batching.epoch_batches(cut, augmentation.NONE, index.seconds, 0, 0))
     records: dict[int, dict[str, Any]] = {}
     spent = 0.0
-    frame_seconds = experiment.features.hop_seconds * model.encoder.subsampling
+    frame_seconds = feature.hop_seconds * model.encoder.subsampling
     for indices, _ in track(plan, "decoding", console=Console(stderr=True), transient=True):
         count = len(indices)
-        batch = dataset[batching.Request(0, 0, tuple(indices.tolist()), (1.0,) * count, count)]
-        feats, feat_lens = batch["feats"].to(device), batch["feat_lens"].to(device)
         began = time.perf_counter()
-        found = model.search(feats, feat_lens, decoding)
+        batch = dataset[batching.Request(0, 0, tuple(indices.tolist()), (1.0,) * count, count)]
+        found = model.search(batch["feats"].to(device), batch["feat_lens"].to(device), decoding)
         spent += time.perf_counter() - began
         for row, hyps in zip(indices.tolist(), found, strict=True):
-            records[row] = record(index[row], hyps, tokenizer, frame_seconds, model.method(decoding))
+            records[row] = record(index[row], hyps, tokenizer, frame_seconds, method)
     return [records[row] for row in range(len(index))], spent
 
 
 def record(
-    utterance, hyps: list[Hypothesis], tokenizer: Tokenizer, frame_seconds: float, method: str
+    utterance: Utterance, hyps: list[Hypothesis], tokenizer: Tokenizer, frame_seconds: float, method: str
 ) -> dict[str, Any]:
     """The output line of one utterance; times are seconds from its start."""
     best = hyps[0]
@@ -127,14 +129,13 @@ def record(
     }
 
 
-def write(goal: Path, lines: list[dict[str, Any]] | Iterator[dict[str, Any]]) -> None:
-    """JSON lines, beside their goal and renamed."""
+def write(goal: Path, text: str) -> None:
+    """Beside its goal, then renamed."""
     beside = goal.with_name(goal.name + ".part")
     try:
         goal.parent.mkdir(parents=True, exist_ok=True)
-        with open(beside, "w", encoding="utf-8") as out:
-            for line in lines:
-                out.write(json.dumps(line, ensure_ascii=False) + "\n")
+        beside.write_text(text, encoding="utf-8")
         os.replace(beside, goal)
     except OSError as error:
+        beside.unlink(missing_ok=True)
         raise checkpoint.storage_error(goal, error) from None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,14 +16,14 @@ from asrtts import experiment
 from asrtts.asr.model import AsrModel
 from asrtts.config import ArgumentParser
 from asrtts.data import augmentation, batching, features
-from asrtts.data.dataset import UtteranceDataset, batches
+from asrtts.data.dataset import UtteranceDataset, batches, start_early
 from asrtts.experiment import Experiment, Run
-from asrtts.registry import UserError
 from asrtts.text.tokenizer import Tokenizer
 from asrtts.training import parallel
 from asrtts.training.trainer import Trainer
 
 STATISTICS_UTTERANCES = 2000  # enough for a mean and a variance of each bin
+STATISTICS_BATCH = 32
 
 
 def parser() -> ArgumentParser:
@@ -39,37 +39,53 @@ def parser() -> ArgumentParser:
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
     settings = experiment.load(args.conf, args.settings)
+    start_early(settings.training.workers)
     rank, world = parallel.start()
-    device = pick_device(args.device)
-    torch.set_num_threads(settings.training.threads or os.cpu_count() or 1)
-    run = Run(args.exp)
-    if args.restart and rank == 0:
-        shutil.rmtree(run.folder, ignore_errors=True)
-    parallel.wait()
-
+    device = parallel.pick_device(args.device)
+    torch.set_num_threads(settings.training.threads or parallel.cores())
     index = batching.Index(settings.data.train)
     tokenizer = Tokenizer.load(Path(settings.data.tokens))
+    run = Run(args.exp)
     model = run.build_model(settings, tokenizer.vocab_size)
+    model.method(settings.decoding)  # a search that these heads cannot do is refused now, not after the training
+    experiment.refuse_too_short(index, settings.features, model, max(settings.augmentation.speed))
     facts = experiment.facts_of(settings, tokenizer, model)
-    if (run.folder / "config.yaml").is_file():
-        run.check_unchanged(settings, facts)
-    elif rank == 0:
-        run.begin(settings, tokenizer, measure_statistics(settings, index))
-        run.record(**facts)
+    if rank == 0:
+        prepare_folder(run, settings, facts, tokenizer, index, args.restart)
     parallel.wait()
 
     trainer = Trainer(model, settings.training, run.folder, settings.seed, device)
     resumed = trainer.resume()
+    finished = trainer.done or trainer.update >= settings.training.updates
     if rank == 0:
         say(f"{run.folder}: {facts['parameters'] / 1e6:.2f} M parameters, {len(index)} utterances, {device.type}")
         if resumed:
-            done = trainer.done or trainer.update >= settings.training.updates
-            say(f"{'finished' if done else 'going on'} at update {trainer.update}")
-    stream = training_batches(settings, index, run, tokenizer, model.views, trainer, rank, world)
-    trainer.fit(stream, validation(settings, run, tokenizer, model, device))
-    if rank == 0:
+            say(f"{'finished' if finished else 'going on'} at update {trainer.update}")
+    if not finished:
+        measure = validation(settings, run, tokenizer, model, device)
+        stream = training_batches(settings, index, run, tokenizer, model.views, trainer, rank, world)
+        with closing(stream):
+            trainer.fit(stream, measure)
+    if rank == 0 and run.facts().get("updates") != trainer.update:
         run.record(train_minutes=round(trainer.seconds / 60, 2), updates=trainer.update)
     parallel.stop()
+
+
+def prepare_folder(
+    run: Run,
+    settings: Experiment,
+    facts: dict[str, Any],
+    tokenizer: Tokenizer,
+    index: batching.Index,
+    restart: bool,
+) -> None:
+    """Begin a run, or see that the one that is there is of the same settings and data."""
+    if restart:
+        run.discard()
+    if run.is_begun:
+        run.check_unchanged(settings, facts)
+    else:
+        run.begin(settings, tokenizer, measure_statistics(settings, index), facts)
 
 
 def training_batches(
@@ -79,8 +95,8 @@ def training_batches(
     tokenizer: Tokenizer,
     views: int,
     trainer: Trainer,
-    rank,
-    world,
+    rank: int,
+    world: int,
 ) -> Iterator[dict]:
     dataset = UtteranceDataset(
         index,
@@ -109,6 +125,7 @@ def validation(
 ) -> Callable[[], dict[str, float]]:
     """Loss and token error rate (by the cheapest search of the heads) on the dev manifest."""
     index = batching.Index(settings.data.dev)
+    experiment.refuse_too_short(index, settings.features, model)
     dataset = UtteranceDataset(index, settings.features, run.statistics, tokenizer.encode)
     greedy = settings.decoding.model_copy(update={"beam": 1, "nbest": 1, "method": "auto", "ctc_weight": 0.0})
     plan = list(batching.epoch_batches(settings.batching, augmentation.NONE, index.seconds, 0, 0))
@@ -136,20 +153,9 @@ def measure_statistics(settings: Experiment, index: batching.Index) -> features.
     sample = np.random.default_rng(settings.seed).permutation(len(index))[:STATISTICS_UTTERANCES]
     none = features.Statistics(torch.zeros(1), torch.ones(1))
     dataset = UtteranceDataset(index, settings.features, none, lambda text: [])
-    requests = [
-        batching.Request(0, 0, tuple(sample[i : i + 32].tolist()), (1.0,) * 32, 32) for i in range(0, len(sample), 32)
-    ]
-    requests[-1] = batching.Request(0, 0, requests[-1].indices, (1.0,) * len(requests[-1].indices), 32)
+    cuts = [sample[i : i + STATISTICS_BATCH].tolist() for i in range(0, len(sample), STATISTICS_BATCH)]
+    requests = [batching.Request(0, 0, tuple(cut), (1.0,) * len(cut), len(cut)) for cut in cuts]
     return features.Statistics.of((b["feats"], b["feat_lens"]) for b in (dataset[r] for r in requests))
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto`: the GPU of this process if there is one."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: this torch sees no CUDA device; leave the option out to use the CPU")
-    if name == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
 
 
 def say(message: str) -> None:

@@ -40,6 +40,7 @@ class UtteranceDataset(Dataset):
     ) -> None:
         self.index, self.feature, self.statistics, self.encode = index, feature, statistics, encode
         self.augment, self.views, self.seed = augment, views, seed
+        augmentation.check(augment)
 
     def __getitem__(self, request: Request) -> Batch:
         rate = self.feature.sample_rate
@@ -51,8 +52,7 @@ class UtteranceDataset(Dataset):
         ]
         feats, feat_lens = features.fbank(self.feature, waves)
         feats = self.statistics.normalize(feats, feat_lens)
-        if self.augment.spec_augment:
-            feats = self._masked_views(feats, feat_lens, rngs)
+        feats = self._masked_views(feats, feat_lens, rngs)
         tokens = [self.encode(u.text) for u in utterances]
         return {
             "feats": feats,
@@ -66,6 +66,8 @@ class UtteranceDataset(Dataset):
     def _masked_views(self, feats: Tensor, feat_lens: Tensor, rngs: list[np.random.Generator]) -> Tensor:
         """Warp once, then mask each view apart: CR-CTC compares views of equal length frame by frame."""
         config = self.augment.spec_augment
+        if config is None:
+            return feats.repeat(self.views, 1, 1)
         for row, (frames, rng) in enumerate(zip(feat_lens.tolist(), rngs, strict=True)):
             augmentation.warp_features(config, feats[row], frames, rng)
         feats = feats.repeat(self.views, 1, 1)
@@ -112,6 +114,7 @@ def batches(dataset: UtteranceDataset, requests: Iterator[Request], workers: int
         num_workers=workers,
         worker_init_fn=_start_worker,
         prefetch_factor=4 if workers else None,
+        generator=torch.Generator(),  # else the loader draws from torch's own, and a resumed run has other dropout
         multiprocessing_context="forkserver" if workers else None,
     )
     try:
@@ -119,9 +122,9 @@ def batches(dataset: UtteranceDataset, requests: Iterator[Request], workers: int
             if isinstance(batch, UserError):
                 raise batch
             yield batch
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
+    except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise  # the others: the socket, from which a batch's memory is taken, went with the worker
         raise UserError(
             "a process that makes batches died (out of memory?); the same command goes on from the last checkpoint, "
             "with training.workers=0 in one process"

@@ -1,0 +1,155 @@
+"""`asrtts decode`: one shape of output for every head, whatever the batch, and one line for what is wrong."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from asrtts.bin import decode
+from asrtts.data import manifest
+from asrtts.registry import UserError
+
+METHODS = [
+    *(("ctc", "ctc_greedy"), ("ctc", "ctc_prefix_beam"), ("transducer", "transducer_greedy")),
+    *(("transducer", "transducer_beam"), ("attention", "attention_beam"), ("hybrid", "joint_beam")),
+    *(("hybrid", "attention_beam"), ("hybrid", "ctc_greedy")),
+]
+KEYS = ["utt_id", "ref", "hyp", "score", "tokens", "nbest", "seconds", "speaker", "method"]
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """Gives a copy of a trained run, to be written in."""
+
+    def copy(head: str = "ctc") -> Path:
+        shutil.copytree(trained(head), tmp_path / head, dirs_exist_ok=True)
+        return tmp_path / head
+
+    return copy
+
+
+def decoded(folder: Path, tones: Path, *options: str) -> list[dict]:
+    decode.main([str(folder), str(tones / "data/test"), "--threads", "1", *options])
+    return [json.loads(line) for line in (folder / "decode/test.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("head", "method"), METHODS)
+def test_every_head_gives_lines_of_one_shape_in_the_manifests_order(tones, run, head, method):
+    folder = run(head)
+    lines = decoded(folder, tones, f"method={method}", "beam=4", "nbest=3")
+    utterances = list(manifest.read(tones / "data/test"))
+    assert [line["utt_id"] for line in lines] == [u.utt_id for u in utterances]
+    for line, utterance in zip(lines, utterances, strict=True):
+        assert list(line) == KEYS
+        assert (line["ref"], line["speaker"], line["seconds"]) == (utterance.text, utterance.speaker, utterance.seconds)
+        assert line["method"] == method
+        times = [token["time"] for token in line["tokens"]]
+        assert times == sorted(times) and all(0 <= time < utterance.seconds for time in times)
+        assert all(0 <= token["confidence"] <= 1 for token in line["tokens"])
+        pieces = "".join(token["token"] for token in line["tokens"])
+        assert pieces.replace("▁", " ").replace("<unk>", "⁇") == line["hyp"]
+        assert line["nbest"][0] == {"text": line["hyp"], "score": line["score"]}
+        scores = [entry["score"] for entry in line["nbest"]]
+        assert scores == sorted(scores, reverse=True) and 1 <= len(scores) <= (1 if "greedy" in method else 3)
+    summary = json.loads((folder / "decode/test.summary.json").read_text())
+    assert summary["method"] == method and summary["beam"] == (1 if "greedy" in method else 4)
+    assert summary["utterances"] == len(lines) and summary["rtf"] > 0 and summary["threads"] == 1
+
+
+@pytest.mark.parametrize("head", ["ctc", "transducer", "attention", "hybrid"])
+def test_the_size_of_a_batch_changes_nothing(tones, run, head):
+    one, many = (decoded(run(head), tones, "--batch-seconds", size) for size in ("0.1", "1000"))
+    assert [line["hyp"] for line in one] == [line["hyp"] for line in many]
+    assert [line["tokens"] for line in one] == [line["tokens"] for line in many] or head != "ctc"
+    assert [line["score"] for line in one] == pytest.approx([line["score"] for line in many], abs=1e-3)
+
+
+def test_a_snapshot_can_be_decoded(tones, run):
+    folder = run()
+    decoded(folder, tones, "--weights", "snapshots/00000008")
+    assert json.loads((folder / "decode/test.summary.json").read_text())["weights"] == "snapshots/00000008"
+
+
+def refused(match: str, *argv: str) -> None:
+    with pytest.raises(UserError, match=match) as error:
+        decode.main([str(arg) for arg in argv])
+    assert "\n" not in str(error.value)
+
+
+def test_weights_that_are_missing_damaged_or_of_another_model_are_one_line(tones, run):
+    folder = run()
+    model, test = folder / "model.safetensors", tones / "data/test"
+    model.write_bytes(model.read_bytes()[:-100])
+    refused("model.safetensors: damaged", folder, test)
+    shutil.copy(run("transducer") / "model.safetensors", model)
+    refused("model.safetensors: does not fit .*config.yaml", folder, test)
+    model.unlink()
+    refused("model.safetensors: no such weights; `asrtts average", folder, test)
+    assert not (folder / "decode").exists()
+
+
+def test_a_folder_that_is_no_run_is_one_line(tones, tmp_path):
+    refused("no trained model here", tmp_path / "exp", tones / "data/test")
+
+
+def test_a_missing_manifest_names_the_nearest(tones, run):
+    refused("no such manifest; did you mean 'test'", run(), tones / "data/tset")
+
+
+def test_damaged_tokens_are_one_line(tones, run):
+    folder = run()
+    (folder / "tokens/tokens.txt").write_text("<blank> 0\n<unk> 1\nA 2\n")
+    refused("tokens: damaged", folder, tones / "data/test")
+    shutil.rmtree(folder / "tokens")
+    refused("no tokens there", folder, tones / "data/test")
+
+
+def test_damaged_statistics_are_one_line(tones, run):
+    folder = run()
+    (folder / "cmvn.json").write_text('{"mean": [1,')
+    refused("cmvn.json: no feature statistics", folder, tones / "data/test")
+
+
+def test_audio_that_moved_is_named_and_nothing_is_written(tones, run, tmp_path):
+    lines = [json.loads(line) for line in (tones / "data/test.jsonl").read_text().splitlines()]
+    lines[1]["audio"] = "gone/there.wav"
+    (tmp_path / "moved.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    folder = run()
+    refused("gone/there.wav: the audio of test-1 is gone", folder, tmp_path / "moved")
+    assert not (folder / "decode").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (["method=ctc_gredy"], "method: there is no 'ctc_gredy'; did you mean 'ctc_greedy'"),
+        (["method=joint_beam"], "joint_beam needs a attention head; this model has: ctc"),
+        (["beem=4"], "unknown key 'beem'; did you mean 'beam'"),
+        (["beam=0"], "beam"),
+        (["beam=wide"], "beam"),
+        (["--batch-seconds", "0"], "--batch-seconds"),
+        (["--threads", "-1"], "--threads -1"),
+        (["--wieghts", "model"], "did you mean '--weights'"),
+    ],
+)
+def test_a_wrong_option_is_one_line(tones, run, options, match):
+    refused(match, run(), tones / "data/test", *options)
+
+
+def test_a_full_disk_leaves_what_was_decoded_before(tones, run, monkeypatch):
+    folder = run()
+    before = decoded(folder, tones)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("asrtts.bin.decode.os.replace", full)
+    refused("the disk is full", folder, tones / "data/test", "beam=2")
+    left = sorted(p.name for p in (folder / "decode").iterdir())
+    assert left == ["test.jsonl", "test.summary.json"]
+    assert [json.loads(line) for line in (folder / "decode/test.jsonl").read_text().splitlines()] == before

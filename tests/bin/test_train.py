@@ -1,0 +1,263 @@
+"""`asrtts train`: killed at any moment the same command goes on to equal bits, and what it refuses to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from asrtts.bin import average, decode, score, train
+from asrtts.registry import UserError
+from asrtts.training import checkpoint
+from asrtts.training.trainer import Trainer
+
+TOP = Path(__file__).resolve().parents[2]
+# Everything random is on: dropout, speed and masks are in the fixture's settings.
+TORN = ["heads.ctc.dropout=0.2", "training.updates=24", "training.checkpoint_minutes=1e-9"]
+
+
+def run(tones: Path, folder: Path, *options: str, head: str = "ctc") -> Path:
+    train.main([str(tones / f"conf/{head}.yaml"), str(folder), *options])
+    return folder
+
+
+def losses(folder: Path) -> list[tuple]:
+    events = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    return [(e["update"], e["validation"] if "validation" in e else (e["loss"], e["grad_norm"])) for e in events]
+
+
+def same_run(one: Path, two: Path) -> None:
+    assert losses(one) == losses(two)
+    for path in sorted((one / "snapshots").iterdir()):
+        other = checkpoint.load_weights(two / "snapshots" / path.name)
+        assert all(torch.equal(value, other[key]) for key, value in checkpoint.load_weights(path).items())
+    assert len(list((one / "snapshots").iterdir())) == len(list((two / "snapshots").iterdir()))
+
+
+@pytest.fixture(scope="module")
+def whole(tones, tmp_path_factory):
+    """Runs that nothing interrupts, by precision."""
+    done: dict[str, Path] = {}
+
+    def give(precision: str) -> Path:
+        if precision not in done:
+            folder = tmp_path_factory.mktemp("whole") / precision
+            done[precision] = run(tones, folder, *TORN, f"training.precision={precision}")
+        return done[precision]
+
+    return give
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_killed_within_any_update_it_continues_to_equal_bits(tones, tmp_path, whole, precision):
+    """Again and again: a few updates, then kill -9 before a checkpoint or in the middle of writing one."""
+    dice, kills, folder = random.Random(precision), 0, tmp_path / "exp"
+    while True:
+        pid = os.fork()
+        if pid == 0:
+            die_soon(dice)
+            run(tones, folder, *TORN, f"training.precision={precision}")
+            os._exit(0)
+        status = os.waitpid(pid, 0)[1]
+        dice.random()  # the child drew from its own copy
+        if status == 0:
+            break
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        kills += 1
+    assert kills >= 4
+    same_run(folder, whole(precision))
+
+
+def die_soon(dice: random.Random) -> None:
+    updates, where = dice.randint(1, 6), dice.choice(["_step", "save_file", "_flush", "os.replace"])
+    *module, name = where.split(".")
+    holder = Trainer if where == "_step" else getattr(checkpoint, module[0]) if module else checkpoint
+    real, calls = getattr(holder, name), []
+
+    def dying(*args, **kwargs):
+        calls.append(name)
+        if len(calls) > updates * (4 if name == "_flush" else 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+
+    setattr(holder, name, dying)
+
+
+def children(pid: int) -> set[int]:
+    found = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    pairs = [tuple(map(int, line.split())) for line in found.splitlines()]
+    mine = {pid}
+    while True:
+        more = {child for child, parent in pairs if parent in mine} - mine
+        if not more:
+            return mine - {pid}
+        mine |= more
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def start(tones: Path, folder: Path, *options: str, code: str = "") -> subprocess.Popen:
+    argv = ["train", str(tones / "conf/ctc.yaml"), str(folder), *options]
+    script = f"import sys\nfrom asrtts.cli import main\n{code}\nif __name__ == '__main__':\n    main({argv!r})\n"
+    file = folder.with_suffix(".py")
+    file.write_text(script)
+    env = {**os.environ, "PYTHONPATH": str(TOP), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, str(file)], env=env, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_killed_from_outside_it_leaves_no_worker_and_continues_to_equal_bits(tones, tmp_path, whole):
+    folder, options = tmp_path / "exp", [*TORN, "training.precision=float32", "training.workers=1"]
+    slow = "import time\nfrom asrtts.training import trainer\nreal = trainer.Trainer._step\n"
+    slow += "trainer.Trainer._step = lambda self, b: (time.sleep(0.1), real(self, b))[1]"
+    process = start(tones, folder, *options, code=slow)
+    wait_for(lambda: (folder / "train.jsonl").is_file() and len(losses(folder)) > 3)
+    time.sleep(random.random() * 0.5)
+    workers = children(process.pid)
+    assert len(workers) >= 2  # the fork server and a worker
+    process.kill()
+    process.wait()
+    assert 0 < len((folder / "train.jsonl").read_text().splitlines()) < len(losses(whole("float32")))
+    wait_for(lambda: not any(map(alive, workers)), seconds=30)
+    run(tones, folder, *options)
+    same_run(folder, whole("float32"))
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # the tests may have one core
+def test_workers_do_not_change_the_run(tones, tmp_path, whole):
+    same_run(run(tones, tmp_path / "exp", *TORN, "training.precision=float32", "training.workers=2"), whole("float32"))
+
+
+def test_nothing_slow_is_imported_before_the_first_update(tones, tmp_path):
+    look = (
+        "from asrtts.training import trainer\nreal = trainer.Trainer._step\ndef step(self, batches):\n"
+        "    real(self, batches)\n    print(*sys.modules, file=sys.stderr)\n    raise SystemExit(0)\n"
+        "trainer.Trainer._step = step"
+    )
+    err = start(tones, tmp_path / "exp", "training.tensorboard=true", code=look).communicate()[1]
+    modules = set(err.splitlines()[-1].split())
+    assert "asrtts.training.trainer" in modules
+    assert not modules & {"torch._dynamo", "torch._inductor", "tensorboard", "onnx", "numba", "sympy", "matplotlib"}
+
+
+def test_a_finished_run_says_so_and_touches_nothing(tones, tmp_path, capsys):
+    folder = run(tones, tmp_path / "exp")
+    about = json.loads((folder / "run.json").read_text())
+    assert about["updates"] == 12 and about["train_minutes"] >= 0 and about["seed"] == 1
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    capsys.readouterr()
+    run(tones, folder)
+    assert "finished at update 12" in capsys.readouterr().err
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
+
+
+def test_a_run_killed_at_its_very_end_still_gets_its_minutes(tones, tmp_path):
+    folder = run(tones, tmp_path / "exp")
+    about = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(
+        json.dumps({k: v for k, v in about.items() if k not in ("updates", "train_minutes")})
+    )
+    run(tones, folder)
+    assert json.loads((folder / "run.json").read_text()) == about
+
+
+def refused(match: str, *argv: str | Path) -> None:
+    with pytest.raises(UserError, match=match) as error:
+        train.main([str(arg) for arg in argv])
+    assert "\n" not in str(error.value)
+
+
+def test_a_changed_setting_is_refused_until_the_run_is_thrown_away(tones, tmp_path):
+    folder = run(tones, tmp_path / "exp", "training.updates=4")
+    refused(
+        "began with encoder.dropout=0.1, now it is 0.3",
+        tones / "conf/ctc.yaml",
+        folder,
+        "training.updates=4",
+        "encoder.dropout=0.3",
+    )
+    (folder / "model.safetensors").write_text("of the run before")
+    run(tones, folder, "training.updates=4", "encoder.dropout=0.3", "--restart")
+    assert not (folder / "model.safetensors").exists() and losses(folder)[-1][0] == 4
+
+
+def test_a_mistake_beside_restart_throws_nothing_away(tones, tmp_path):
+    folder = run(tones, tmp_path / "exp", "training.updates=4")
+    before = sorted(folder.rglob("*"))
+    conf = tones / "conf/ctc.yaml"
+    refused("no such manifest", conf, folder, "--restart", "data.train=data/nothing")
+    refused("no tokens there", conf, folder, "--restart", "data.tokens=data/nothing")
+    refused("needs a attention head", conf, folder, "--restart", "decoding.method=joint_beam")
+    refused("it is no run", conf, tones, "--restart")
+    assert sorted(folder.rglob("*")) == before and (tones / "wav").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        (["training.updaets=4"], "unknown key 'training.updaets'; did you mean 'updates'"),
+        (["training.updates=many"], "training.updates"),
+        (["heads={cct: 1.0}"], "no head is named 'cct'; did you mean 'ctc'"),
+        (["encoder.name=conformr"], "no encoder is named 'conformr'; did you mean 'conformer'"),
+        (["training.precision=bf61"], "did you mean 'bf16'"),
+        (["training.keep_best=0", "training.keep_last=0"], "keep_best and keep_last"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_begins_nothing(tones, tmp_path, settings, match):
+    refused(match, tones / "conf/ctc.yaml", tmp_path / "exp", *settings)
+    assert not (tmp_path / "exp").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_audio_that_moved_is_named(tones, tmp_path, workers):
+    lines = [json.loads(line) for line in (tones / "data/train.jsonl").read_text().splitlines()]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    folder, options = tmp_path / "exp", [f"data.train={tmp_path / 'train'}", f"training.workers={workers}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "fit", lambda *_: None)
+        run(tones, folder, *options)
+    lines[3]["audio"] = "gone/3.wav"
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    refused("gone/3.wav: the audio of train-3 is gone", tones / "conf/ctc.yaml", folder, *options)
+
+
+def test_the_whole_road_learns_the_tones(tones, tmp_path, capsys):
+    """CTC on twelve utterances: after some seconds it reads what it was trained on."""
+    folder = run(
+        tones,
+        tmp_path / "exp",
+        "training.updates=150",
+        "training.validate_every=50",
+        "encoder.dim=32",
+        "training.optimizer.lr=5e-3",
+        "augmentation.spec_augment=null",
+        f"data.dev={tones / 'data/train'}",
+    )
+    average.main([str(folder), "--best", "1"])
+    shutil.copy(tones / "data/train.jsonl", tmp_path / "heard.jsonl")
+    decode.main([str(folder), str(tmp_path / "heard")])
+    score.main([str(folder), "--on", str(tmp_path / "heard")])
+    found = json.loads((folder / "score/heard/score.json").read_text())
+    assert found["cer"]["percent"] < 20, capsys.readouterr().out
+    assert found["run"]["family"].startswith("ctc-") and found["run"]["train_minutes"] is not None

@@ -1,0 +1,220 @@
+"""exp/<name>: what a run may go on with, what it is said to be, and weights that do not fit."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from asrtts import experiment
+from asrtts.data import features
+from asrtts.data.batching import Index
+from asrtts.experiment import Run, facts_of, load
+from asrtts.registry import UserError
+from asrtts.text.tokenizer import Tokenizer, make
+from asrtts.training import checkpoint
+
+STATISTICS = features.Statistics(torch.zeros(20), torch.ones(20))
+
+
+def facts(settings, tokens: Tokenizer | None = None):
+    tokenizer = tokens or Tokenizer.load(Path(settings.data.tokens))
+    return facts_of(settings, tokenizer, Run("none").build_model(settings, tokenizer.vocab_size))
+
+
+@pytest.fixture
+def begun(tones: Path, tmp_path: Path) -> Run:
+    settings = load(tones / "conf/ctc.yaml")
+    run = Run(tmp_path / "exp")
+    run.begin(settings, Tokenizer.load(Path(settings.data.tokens)), STATISTICS, facts(settings))
+    return run
+
+
+def test_the_folder_alone_gives_the_experiment_again(tones, begun):
+    assert begun.experiment == load(tones / "conf/ctc.yaml")
+    assert begun.tokenizer.fingerprint() == begun.facts()["tokens_hash"]
+    assert torch.equal(begun.statistics.std, STATISTICS.std)
+    assert begun.facts()["parameters"] > 1000 and begun.facts()["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "seed=2",
+        "encoder.dropout=0.2",
+        "heads.ctc.dropout=0.2",
+        "training.updates=99",
+        "training.optimizer.lr=0.5",
+        "training.accumulate=2",
+        "batching.seconds=9",
+        "augmentation.speed=[1.0]",
+        "augmentation.spec_augment=null",
+        "features.num_bins=40",
+    ],
+)
+def test_a_changed_setting_is_refused_by_its_key(tones, begun, setting):
+    settings = load(tones / "conf/ctc.yaml", [setting])
+    with pytest.raises(UserError, match=rf"began with {setting.partition('=')[0]}.*--restart") as error:
+        begun.check_unchanged(settings, begun.facts())
+    assert "\n" not in str(error.value)
+
+
+def test_another_head_is_refused(tones, begun):
+    with pytest.raises(UserError, match="heads"):
+        begun.check_unchanged(load(tones / "conf/hybrid.yaml"), begun.facts())
+
+
+@pytest.mark.parametrize("setting", [*(f"training.{key}=3" for key in experiment.HARMLESS), "decoding.beam=3"])
+def test_a_setting_that_does_not_change_the_result_may_change(tones, begun, setting):
+    if setting == "training.tensorboard=3":
+        setting = "training.tensorboard=true"
+    begun.check_unchanged(load(tones / "conf/ctc.yaml", [setting]), begun.facts())
+
+
+@pytest.mark.parametrize(
+    ("split", "what"), [("train", "training manifest is another"), ("dev", "dev manifest is another")]
+)
+def test_changed_data_is_refused(tones, begun, tmp_path, split, what):
+    shutil.copytree(tones / "data", tmp_path / "data")
+    path = tmp_path / "data" / f"{split}.jsonl"
+    settings = load(tones / "conf/ctc.yaml", [f"data.{split}={path}"])
+    begun.check_unchanged(settings, facts(settings))  # a copy elsewhere is the same data
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(UserError, match=what):
+        begun.check_unchanged(settings, facts(settings))
+
+
+def test_other_tokens_are_refused(tones, begun):
+    settings = load(tones / "conf/ctc.yaml")
+    with pytest.raises(UserError, match="token list is another"):
+        begun.check_unchanged(settings, facts(settings, make(["ABCDEX"], "char")))
+
+
+def test_a_family_is_what_differs_in_the_seed_only(tones):
+    def family(head="ctc", *settings):
+        return facts(load(tones / f"conf/{head}.yaml", list(settings)))["family"]
+
+    assert family() == family("ctc", "seed=2") == family("ctc", "training.workers=2", "decoding.beam=3")
+    assert family().startswith("ctc-") and family("hybrid").startswith("attention+ctc-")
+    different = [family(), family("hybrid"), family("ctc", "encoder.dropout=0.2"), family("ctc", "training.updates=9")]
+    different.append(family("ctc", f"data.train={tones / 'data/test'}"))
+    assert len(set(different)) == 5
+
+
+@pytest.mark.parametrize("call", range(1, 4))
+def test_a_kill_while_a_run_begins_leaves_no_run(tones, tmp_path, call):
+    """os.replace puts tokens, run.json and config.yaml in place; each time the process is killed just before."""
+    settings = load(tones / "conf/ctc.yaml")
+    tokenizer, about = Tokenizer.load(Path(settings.data.tokens)), facts(settings)
+    run = Run(tmp_path / "exp")
+    pid = os.fork()
+    if pid == 0:
+        real, calls = os.replace, []
+
+        def dying(*args):
+            calls.append(args)
+            if len(calls) == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            real(*args)
+
+        os.replace = dying
+        run.begin(settings, tokenizer, STATISTICS, about)
+        os._exit(0)
+    assert os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+    assert not run.is_begun
+    run.begin(settings, tokenizer, STATISTICS, about)
+    assert run.is_begun and run.facts() == about
+
+
+def test_checkpoints_without_settings_are_refused(begun):
+    (begun.folder / "checkpoints").mkdir()
+    (begun.folder / "config.yaml").unlink()
+    with pytest.raises(UserError, match="holds checkpoints, but config.yaml is missing"):
+        _ = begun.is_begun
+    begun.discard()
+    assert not begun.is_begun
+
+
+def test_only_a_run_is_thrown_away(begun, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("years")
+    for folder in (tmp_path / "home", tmp_path / "home" / "thesis.tex"):
+        with pytest.raises(UserError, match="it is no run"):
+            Run(folder).discard()
+    assert (tmp_path / "home" / "thesis.tex").read_text() == "years"
+    Run(tmp_path / "nothing").discard()
+    begun.discard()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["home"]
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tones, tmp_path):
+    (tmp_path / "file").write_text("")
+    settings = load(tones / "conf/ctc.yaml")
+    with pytest.raises(UserError, match="file/exp: cannot be written") as error:
+        tokenizer = Tokenizer.load(Path(settings.data.tokens))
+        Run(tmp_path / "file" / "exp").begin(settings, tokenizer, STATISTICS, {})
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_is_no_run_names_those_beside_it(begun):
+    with pytest.raises(UserError, match=r"no trained model here .* holds: exp\. Train one: stage 3"):
+        Run.open(begun.folder.with_name("exq"))
+
+
+def weights(begun: Run, path: Path, *overrides: str, conf: str = "") -> Path:
+    settings = load(conf, list(overrides)) if conf else begun.experiment
+    model = begun.build_model(settings, begun.tokenizer.vocab_size)
+    checkpoint.save_weights(path, {key: value.detach() for key, value in model.state_dict().items()})
+    return path
+
+
+def test_weights_that_are_not_there_say_how_they_are_made(begun):
+    with pytest.raises(UserError, match="model.safetensors: no such weights; `asrtts average"):
+        begun.load_model()
+    weights(begun, begun.folder / "snapshots/00000100.safetensors")
+    with pytest.raises(UserError, match="did you mean 'snapshots/00000100'"):
+        begun.load_model("snapshots/0000100")
+    assert not begun.load_model("snapshots/00000100").training
+
+
+def test_damaged_weights_are_one_line(begun):
+    path = weights(begun, begun.folder / "model.safetensors")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match="model.safetensors: damaged") as error:
+        begun.load_model()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("overrides", [["encoder.dim=32"], ["encoder.layers=2"]])
+def test_weights_of_other_settings_are_one_line(tones, begun, overrides):
+    weights(begun, begun.folder / "model.safetensors", *overrides, conf=tones / "conf/ctc.yaml")
+    with pytest.raises(UserError, match="model.safetensors: does not fit .*config.yaml") as error:
+        begun.load_model()
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_run_json_is_one_line(begun):
+    (begun.folder / "run.json").write_text('{"seed": 1')
+    with pytest.raises(UserError, match="run.json: damaged"):
+        begun.facts()
+
+
+def test_an_utterance_too_short_for_the_encoder_is_named(tones, begun, tmp_path):
+    lines = [json.loads(line) for line in (tones / "data/test.jsonl").read_text().splitlines()]
+    lines[2]["seconds"] = 0.06
+    path = tmp_path / "short.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    model = begun.build_model(begun.experiment, begun.tokenizer.vocab_size)
+    experiment.refuse_too_short(Index(tones / "data/test"), begun.experiment.features, model)
+    with pytest.raises(UserError, match="utterance test-2 lasts 0.060 s, too short"):
+        experiment.refuse_too_short(Index(path), begun.experiment.features, model)
+    lines[2]["seconds"] = 0.08  # long enough as it is, but not twice as fast
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    experiment.refuse_too_short(Index(path), begun.experiment.features, model)
+    with pytest.raises(UserError, match="utterance test-2"):
+        experiment.refuse_too_short(Index(path), begun.experiment.features, model, fastest=2.0)
