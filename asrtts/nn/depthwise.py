@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,8 +18,51 @@ class DepthwiseConv(nn.Conv1d):
         super().__init__(dim, dim, kernel, stride, padding=kernel // 2, groups=dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        # as a 2-D convolution of height 1, (B, T, D) is channels-last as it lies: several times faster than conv1d
-        image = x.transpose(1, 2).unsqueeze(2)
-        stride, padding = (1, self.stride[0]), (0, self.padding[0])
-        out = F.conv2d(image, self.weight.unsqueeze(2), self.bias, stride, padding, groups=self.groups)
-        return out.squeeze(2).transpose(1, 2)
+        half = x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+        if self.in_channels <= 16 and x.device.type == "cpu" and half:
+            # torch 2.13: oneDNN's bf16 kernel does not return for 16 channels or fewer (31 frames, kernel 15 or 31)
+            with torch.autocast("cpu", enabled=False):
+                bias = None if self.bias is None else self.bias.float()
+                return _convolve(x.float(), self.weight.float(), bias, self.stride[0]).to(x.dtype)
+        if x.device.type == "cpu" and x.dtype == torch.bfloat16 and x.requires_grad and self.stride == (1,):
+            out = _Bf16OnCpu.apply(x, self.weight.to(x.dtype))
+            return out if self.bias is None else out + self.bias.to(x.dtype)
+        return _convolve(x, self.weight, self.bias, self.stride[0])
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
+    """x (B, T, D), weight (D, 1, K) -> (B, ceil(T / stride), D)."""
+    # as a 2-D convolution of height 1, (B, T, D) is channels-last as it lies: several times faster than conv1d
+    image, padding = x.transpose(1, 2).unsqueeze(2), (0, weight.shape[2] // 2)
+    out = F.conv2d(image, weight.unsqueeze(2), bias, (1, stride), padding, groups=len(weight))
+    return out.squeeze(2).transpose(1, 2)
+
+
+class _Bf16OnCpu(torch.autograd.Function):
+    """The library's forward, and a backward 2.8 times as fast as its own (dim 144, kernel 31, 24 x 68 frames)."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _convolve(x, weight)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        x, weight = ctx.saved_tensors
+        return _convolve(grad, weight.flip(2)), _weight_gradient(x, grad, weight.shape[2])[:, None].to(weight.dtype)
+
+
+def _weight_gradient(x: Tensor, grad: Tensor, kernel: int, tile: int = 32) -> Tensor:
+    """out[d, k] = sum over b, t of x[b, t + k - kernel // 2, d] grad[b, t, d], float32 (D, kernel).
+
+    By tiles of frames, a matrix product per channel gives every pair (place in x, place in grad) of the tile at once;
+    tap k is its k-th diagonal. More products than needed, but of the kind that the matrix unit does.
+    """
+    b, t, d = x.shape
+    tiles, seen = -(-t // tile), tile + kernel - 1
+    x = F.pad(x, (0, 0, kernel // 2, tiles * tile - t + kernel // 2)).unfold(1, seen, tile)  # (B, tiles, D, seen)
+    grad = F.pad(grad, (0, 0, 0, tiles * tile - t)).view(b, tiles, tile, d)
+    x = x.permute(2, 3, 0, 1).reshape(d, seen, -1)
+    grad = grad.permute(3, 0, 1, 2).reshape(d, -1, tile)
+    pairs = torch.bmm(x, grad)  # (D, seen, tile)
+    return pairs.as_strided((d, kernel, tile), (seen * tile, tile, tile + 1)).sum(2, dtype=torch.float32)

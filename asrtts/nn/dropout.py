@@ -35,12 +35,13 @@ class Dropout(nn.Module):
 
 
 def keep_mask(shape: torch.Size, p: float) -> tuple[Tensor, float]:
-    """A CPU bool mask, True with probability 1 - p (in steps of 1/256), and the scale that keeps the mean."""
+    """A CPU mask of bytes, 1 with probability 1 - p (in steps of 1/256), else 0, and the scale that keeps the mean."""
     threshold = min(255, round(p * 256))
     numel = shape.numel()
     draws = torch.empty((numel + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
     keep = (draws.view(torch.uint8)[:numel] >= threshold).view(shape)
-    return keep, 256 / (256 - threshold)
+    # as bytes: a product with a bool tensor takes 2.5 times as long
+    return keep.view(torch.uint8), 256 / (256 - threshold)
 
 
 class _Masked(torch.autograd.Function):
