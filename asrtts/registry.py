@@ -23,7 +23,7 @@ def names(package: str) -> list[str]:
 
 def find(package: str, name: str) -> ModuleType:
     """The module that a name stands for. Raises UserError with the nearest names if there is none."""
-    choices = names(package)
+    name, choices = str(name), names(package)  # YAML may have read a number or a truth value
     if name not in choices:
         kind = package.rsplit(".", 1)[-1].removesuffix("s").replace("bin", "verb").replace("corpora", "corpus")
         raise UserError(f"no {kind} is named '{name}'{suggestion(name, choices)}")
