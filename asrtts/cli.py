@@ -24,8 +24,9 @@ def main(argv: list[str] | None = None) -> None:
             print(f"asrtts {__version__}")
         else:
             find("asrtts.bin", argv[0]).main(argv[1:])
+        sys.stdout.flush()  # a closed pipe shows here, not while Python shuts down
     except UserError as error:
-        print(f"asrtts: error: {error}", file=sys.stderr)
+        print(f"asrtts: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("asrtts: interrupted; the same command goes on where it stopped", file=sys.stderr)
