@@ -21,7 +21,7 @@ def read(utterance: Utterance, sample_rate: int) -> np.ndarray:
     try:
         with soundfile.SoundFile(utterance.audio) as sound:
             rate = sound.samplerate
-            sound.seek(round(utterance.start * rate))
+            sound.seek(min(round(utterance.start * rate), sound.frames))
             count = round(utterance.seconds * rate) if utterance.seconds else -1
             samples = sound.read(count, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
@@ -33,9 +33,10 @@ def read(utterance: Utterance, sample_rate: int) -> np.ndarray:
         )
     mono = samples[:, utterance.channel]
     if len(mono) < count - 0.01 * rate or not len(mono):  # 10 ms of slack: rounded durations
+        wanted = f"{utterance.seconds:.2f} s" if utterance.seconds else "the rest"
         raise UserError(
-            f"{utterance.audio}: utterance {utterance.utt_id} should last {utterance.seconds:.2f} s, "
-            f"the file gives {len(mono) / rate:.2f} s; run `asrtts prepare` again (stage 1)"
+            f"{utterance.audio}: utterance {utterance.utt_id} is {wanted} from {utterance.start:.2f} s on, "
+            f"the file has only {len(mono) / rate:.2f} s there; run `asrtts prepare` again (stage 1)"
         )
     return resample(np.ascontiguousarray(mono), rate, sample_rate)
 
