@@ -6,12 +6,14 @@ batches with any number of workers, and a resumed one goes on exactly.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import soundfile
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from asrtts.config import Settings
@@ -19,24 +21,25 @@ from asrtts.data.audio import resample
 from asrtts.registry import UserError
 
 SOUND_FILES = (".wav", ".flac", ".ogg")
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class SpecAugment(Settings):
     """Masks over features (Park et al. 2019), set to zero, which is the mean after normalization."""
 
-    time_masks: int = 2
-    time_mask_frames: int = 40  # the widest a mask can be
-    time_mask_share: float = 0.2  # and never more than this share of the utterance (adaptive, Park et al. 2020)
-    freq_masks: int = 2
-    freq_mask_bins: int = 27
-    warp_frames: int = 0  # time warping by up to this many frames; 0: none
+    time_masks: NonNegativeInt = 2
+    time_mask_frames: NonNegativeInt = 40  # the widest a mask can be
+    time_mask_share: Share = 0.2  # and never more than this share of the utterance (adaptive, Park et al. 2020)
+    freq_masks: NonNegativeInt = 2
+    freq_mask_bins: NonNegativeInt = 27
+    warp_frames: NonNegativeInt = 0  # time warping by up to this many frames; 0: none
 
 
 class Additive(Settings):
     """Noise mixed in at a signal-to-noise ratio drawn from a range."""
 
     folder: str  # searched for wav, flac and ogg files
-    probability: float = 0.5
+    probability: Share = 0.5
     snr_db: tuple[float, float] = (5.0, 20.0)
 
 
@@ -44,11 +47,13 @@ class Reverberation(Settings):
     """Convolution with a measured or simulated room impulse response."""
 
     folder: str
-    probability: float = 0.3
+    probability: Share = 0.3
 
 
 class Config(Settings):
-    speed: tuple[float, ...] = (1.0,)  # factors, drawn evenly (Ko et al. 2015: 0.9, 1.0, 1.1)
+    speed: tuple[PositiveFloat, ...] = Field(
+        (1.0,), min_length=1
+    )  # factors, drawn evenly (Ko et al. 2015: 0.9, 1.0, 1.1)
     gain_db: tuple[float, float] = (0.0, 0.0)
     noise: Additive | None = None
     reverberation: Reverberation | None = None
@@ -56,6 +61,13 @@ class Config(Settings):
 
 
 NONE = Config(spec_augment=None)
+
+
+def check(config: Config) -> None:
+    """Raises UserError now for a folder that holds no sound: else it would end the training in its first batches."""
+    for source in (config.noise, config.reverberation):
+        if source:
+            sound_files(source.folder)
 
 
 def speeds(config: Config, seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
@@ -70,10 +82,11 @@ def augment_wave(config: Config, wave: np.ndarray, speed: float, sample_rate: in
     if speed != 1.0:
         wave = resample(wave, round(sample_rate * speed), sample_rate)
     if config.reverberation and rng.random() < config.reverberation.probability:
-        wave = reverberate(wave, _draw(config.reverberation.folder, sample_rate, rng))
+        wave = reverberate(wave, _response(_drawn_file(config.reverberation.folder, rng), sample_rate))
     if config.noise and rng.random() < config.noise.probability:
         snr_db = rng.uniform(*config.noise.snr_db)
-        wave = add_noise(wave, _draw(config.noise.folder, sample_rate, rng), snr_db, rng)
+        path = _drawn_file(config.noise.folder, rng)
+        wave = add_noise(wave, _stretch(path, len(wave) / sample_rate, sample_rate, rng), snr_db, rng)
     if config.gain_db != (0.0, 0.0):
         wave = wave * np.float32(10 ** (rng.uniform(*config.gain_db) / 20))
     return wave
@@ -90,8 +103,11 @@ def reverberate(wave: np.ndarray, response: np.ndarray) -> np.ndarray:
 
 def add_noise(wave: np.ndarray, noise: np.ndarray, snr_db: float, rng: np.random.Generator) -> np.ndarray:
     """Mix in a random stretch of noise, repeated if it is too short, at `snr_db` below the speech."""
-    start = int(rng.integers(len(noise)))
-    noise = np.resize(np.roll(noise, -start), len(wave))
+    if len(noise) >= len(wave):
+        start = int(rng.integers(len(noise) - len(wave) + 1))
+        noise = noise[start : start + len(wave)]
+    else:
+        noise = np.resize(np.roll(noise, -int(rng.integers(len(noise)))), len(wave))
     power, noise_power = np.square(wave).mean(), max(np.square(noise).mean(), 1e-12)
     return (wave + noise * np.sqrt(power / noise_power / 10 ** (snr_db / 10))).astype(np.float32)
 
@@ -112,9 +128,9 @@ def mask_features(config: SpecAugment, feats: Tensor, frames: int, rng: np.rando
 def warp_features(config: SpecAugment, feats: Tensor, frames: int, rng: np.random.Generator) -> None:
     """Move one frame of (T, F) by up to `warp_frames`, and stretch and squeeze what lies on its two sides, in place."""
     reach = config.warp_frames
-    if reach < 1 or frames <= 2 * reach + 1:
+    if reach < 1 or frames <= 2 * reach + 2:
         return
-    centre = int(rng.integers(reach + 1, frames - reach))
+    centre = int(rng.integers(reach + 1, frames - reach - 1))  # wherever it moves, the two ends stay
     moved = centre + int(rng.integers(-reach, reach + 1))
     old = np.interp(np.arange(frames), [0, moved, frames - 1], [0, centre, frames - 1])
     below = old.astype(np.int64)
@@ -132,9 +148,9 @@ def _mix(seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
         return x ^ (x >> np.uint64(31))
 
 
-def _draw(folder: str, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+def _drawn_file(folder: str, rng: np.random.Generator) -> str:
     files = sound_files(folder)
-    return _load(files[int(rng.integers(len(files)))], sample_rate)
+    return files[int(rng.integers(len(files)))]
 
 
 @lru_cache(maxsize=16)
@@ -142,14 +158,27 @@ def sound_files(folder: str) -> list[str]:
     """The sound files below a folder, sorted. Raises UserError if there are none."""
     files = sorted(str(p) for p in Path(folder).rglob("*") if p.suffix.lower() in SOUND_FILES)
     if not files:
-        raise UserError(f"{folder}: no {', '.join(SOUND_FILES)} files for augmentation; give an existing folder")
+        what = f"no {', '.join(SOUND_FILES)} file in it" if Path(folder).is_dir() else "no such folder"
+        raise UserError(f"{folder}: {what}, wanted for augmentation; name another or take the setting out")
     return files
 
 
 @lru_cache(maxsize=256)
-def _load(path: str, sample_rate: int) -> np.ndarray:
+def _response(path: str, sample_rate: int) -> np.ndarray:
+    """A room's impulse response: short, and used again and again."""
+    return _stretch(path, None, sample_rate, None)
+
+
+def _stretch(path: str, seconds: float | None, sample_rate: int, rng: np.random.Generator | None) -> np.ndarray:
+    """A random stretch of a sound file, all of it if it is not longer (or `seconds` is None)."""
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as sound:
+            count = sound.frames if seconds is None else min(sound.frames, math.ceil(seconds * sound.samplerate) + 1)
+            if count < sound.frames:
+                sound.seek(int(rng.integers(sound.frames - count + 1)))
+            samples, rate = sound.read(count, dtype="float32", always_2d=True)[:, 0], sound.samplerate
     except soundfile.SoundFileError as error:
-        raise UserError(f"{path}: cannot be read for augmentation ({error})") from None
-    return resample(np.ascontiguousarray(samples[:, 0]), rate, sample_rate)
+        raise UserError(f"{path}: cannot be read for augmentation ({error}); replace or remove it") from None
+    if not len(samples):
+        raise UserError(f"{path}: an empty file cannot be used for augmentation; remove it")
+    return resample(np.ascontiguousarray(samples), rate, sample_rate)
