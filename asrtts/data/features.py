@@ -82,13 +82,15 @@ def fbank(config: Config, waves: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     size, hop = config.frame, config.hop
     lens = [num_frames(config, len(wave)) for wave in waves]
     feats = torch.zeros(len(waves), max(lens, default=0), config.num_bins)
+    # Made once, as fresh memory costs as much as the FFT. Beyond a frame it stays zero, which pads the FFT.
+    windowed = torch.zeros(min(CHUNK_FRAMES, sum(lens) + len(lens) * (size // hop)), _tables(config)[2])
     for rows in _chunks(lens):
         # One line of samples, each utterance reflected at its edges; frames that lie across two of them are not used.
         starts = np.cumsum([0] + [lens[row] + size // hop for row in rows]).tolist()  # in hops
         line = np.empty(starts[-1] * hop, dtype=np.float32)
         for row, start, end in zip(rows, starts, starts[1:], strict=False):
             _reflect(waves[row], line[start * hop : end * hop], size // 2 - hop // 2)
-        logs = _log_mel(config, torch.from_numpy(line), size, hop)
+        logs = _log_mel(config, torch.from_numpy(line), windowed)
         for row, start in zip(rows, starts, strict=False):
             feats[row, : lens[row]] = logs[start : start + lens[row]]
     return feats, torch.tensor(lens, dtype=torch.int64)
@@ -164,15 +166,15 @@ def _reflect(wave: np.ndarray, line: np.ndarray, left: int) -> None:
         line[:] = np.pad(wave, (left, max(0, right)), mode="symmetric")[: len(line)]
 
 
-def _log_mel(config: Config, line: Tensor, size: int, hop: int) -> Tensor:
-    """(T, F) of the frames that start at every `hop` samples of a line (S,)."""
-    window, blocks, padded = _tables(config, size)
+def _log_mel(config: Config, line: Tensor, windowed: Tensor) -> Tensor:
+    """(T, F) of the frames that start at every hop of a line (S,); `windowed` is room to work in."""
+    size, hop = config.frame, config.hop
+    window, blocks, _ = _tables(config)
     count = (len(line) - size) // hop + 1
     out = torch.empty(count, config.num_bins)
-    y = torch.zeros(min(count, CHUNK_FRAMES), padded)  # stays zero where nothing is written, which pads the FFT
-    for start in range(0, count, CHUNK_FRAMES):
-        rows = slice(start, min(start + CHUNK_FRAMES, count))
-        y = y[: rows.stop - start]
+    for start in range(0, count, len(windowed)):
+        rows = slice(start, min(start + len(windowed), count))
+        y = windowed[: rows.stop - start]
         part = line[start * hop : (rows.stop - 1) * hop + size]
         # Kaldi takes the mean from a frame, then the pre-emphasis. The other way round it is one pass over the samples,
         # not over overlapping frames, and the mean is left with weight 0.03. (A frame's first sample has no
@@ -188,11 +190,12 @@ def _log_mel(config: Config, line: Tensor, size: int, hop: int) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def _tables(config: Config, size: int) -> tuple[Tensor, list[tuple[slice, slice, Tensor]], int]:
+def _tables(config: Config) -> tuple[Tensor, list[tuple[slice, slice, Tensor]], int]:
     """Povey window without its first sample, scaled (size - 1,), mel filters, and the FFT's length, a power of two.
 
     A mel filter is zero but for a few bins, so the filters are cut into blocks: (FFT bins, filters, weights of these).
     """
+    size = config.frame
     padded = 1 << (size - 1).bit_length()
     n = torch.arange(1, size, dtype=torch.float64)
     window = (0.5 - 0.5 * torch.cos(2 * math.pi * n / (size - 1))) ** 0.85

@@ -24,7 +24,8 @@ def locate(manifest: str | Path) -> Path:
     for candidate in (path, whole):
         if candidate.is_file():
             return candidate
-    near = suggestion(whole.stem, [p.stem for p in whole.parent.glob("*.jsonl")]) if whole.parent.is_dir() else ""
+    there = [p.stem for p in whole.parent.glob("*.jsonl")]
+    near = suggestion(whole.stem, there) if there else ""
     raise UserError(f"{whole}: no such manifest{near}. Make it with `asrtts prepare` (stage 1)")
 
 
