@@ -37,7 +37,7 @@ def save(folder: Path, update: int, tensors: dict[str, dict[str, Tensor]], state
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         for name, group in tensors.items():
-            save_file({key: value.contiguous() for key, value in group.items()}, beside / f"{name}.safetensors")
+            _write(beside / f"{name}.safetensors", group)
         (beside / "state.json").write_text(json.dumps(state), encoding="utf-8")
         files = sorted(p for p in beside.iterdir())
         (beside / SEAL).write_text("".join(f"{_sum(p)}  {p.name}\n" for p in files), encoding="utf-8")
@@ -80,7 +80,7 @@ def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str
     beside = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({key: value.contiguous() for key, value in weights.items()}, beside, metadata)
+        _write(beside, weights, metadata)
         _flush(beside)
         os.replace(beside, path)
     except (OSError, SafetensorError) as error:
@@ -102,6 +102,13 @@ def storage_error(path: Path, error: Exception) -> UserError:
     if full:
         return UserError(f"{path}: the disk is full; free some space and run the same command, it goes on from there")
     return UserError(f"{path}: cannot be written ({error})")
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    save_file({key: value.contiguous() for key, value in tensors.items()}, path, metadata)
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)  # safetensors lets nobody else read; a model is shared as any other file
 
 
 def _check_seal(path: Path) -> None:

@@ -170,6 +170,14 @@ def test_a_kill_while_it_is_written_leaves_a_whole_one(tmp_path, monkeypatch, st
     raise AssertionError("never came through")
 
 
+def test_others_may_read_a_model_as_they_may_read_any_file(tmp_path):
+    checkpoint.save_weights(tmp_path / "model.safetensors", {"w": torch.ones(3)})
+    save(tmp_path, 1)
+    (tmp_path / "plain").write_text("")
+    modes = {p.stat().st_mode for p in tmp_path.rglob("*") if p.is_file()}
+    assert modes == {(tmp_path / "plain").stat().st_mode}
+
+
 class Harm:
     def __reduce__(self):
         return (os.mkdir, ("harm",))
@@ -194,6 +202,6 @@ def test_nothing_is_unpickled(tmp_path, monkeypatch):
 
 
 def test_no_file_of_the_package_can_unpickle():
-    way = re.compile(r"torch\.load\b|\bpickle\b|\bjoblib\b|allow_pickle\s*=\s*True|yaml\.(load|unsafe_load)\(")
+    way = re.compile(r"torch\.load\b|\bpickle\b|\bjoblib\b|allow_pickle\s*=\s*True|yaml\.(unsafe_|full_)")
     found = [f"{p.relative_to(PACKAGE)}: {m[0]}" for p in PACKAGE.rglob("*.py") for m in way.finditer(p.read_text())]
     assert found == []
