@@ -400,9 +400,9 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
 WAITING = """
 import multiprocessing, os, time
 from concurrent.futures import ProcessPoolExecutor
-from asrtts.data.survey import _start
+from asrtts.data.worker import end_with_parent
 if __name__ == "__main__":
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), _start) as pool:
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), end_with_parent) as pool:
         print(pool.submit(os.getpid).result(), flush=True)
         time.sleep(60)
 """
