@@ -15,7 +15,7 @@ conf=conf/$head.yaml exp=${exp:-exp/$head}
 
 stage 0 "Download"          asrtts download yesno downloads ${corpus:+--corpus "$corpus"}
 stage 1 "Data preparation"  asrtts prepare yesno downloads data ${corpus:+--corpus "$corpus"} --sample-rate 8000
-stage 1 "Tokens"            asrtts tokenize data/train data/tokens --kind bpe --size 14
+stage 1 "Tokens"            asrtts tokenize data/train data/tokens --kind char
 stage 1 "Tokens fit data"   asrtts prepare yesno downloads data ${corpus:+--corpus "$corpus"} --sample-rate 8000 --tokens data/tokens
 stage 3 "Training"          asrtts train "$conf" "$exp" "seed=$seed"
 stage 3 "Averaging"         asrtts average "$exp"
