@@ -49,7 +49,7 @@ class Data(Settings):
 class Experiment(Settings):
     """What conf/<head>.yaml fills."""
 
-    seed: int = 1
+    seed: int = Field(1, ge=0, lt=1 << 32)
     data: Data = Field(default_factory=Data)
     features: FeatureConfig = Field(default_factory=FeatureConfig)
     augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)

@@ -1,4 +1,4 @@
-"""Conformer weights of ESPnet2 and WeNet, renamed onto `asrtts.asr.encoders.conformer`.
+"""Weights to start an encoder from: of another run, or of ESPnet2's and WeNet's Conformers under our names.
 
 What differs: query, key and value are one matrix here; pointwise convolutions are linear layers; the projection after
 subsampling reads (frequency, channel), not (channel, frequency). ESPnet (`rel_pos_type: latest`) and the paper score
@@ -8,15 +8,20 @@ encoder's here: WeNet's `global_cmvn` belongs into the statistics of `data/featu
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Mapping
-from typing import Literal
+from pathlib import Path
+from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from asrtts.asr.encoders.conformer import Config
-from asrtts.registry import UserError
+from asrtts.config import Settings
+from asrtts.registry import UserError, suggestion
 
 Toolkit = Literal["espnet", "wenet"]
 
@@ -46,6 +51,50 @@ _OUTSIDE = {
     "embed.linear": "subsample.out",  # WeNet's name for it at factor 6
     "after_norm": "norm",
 }
+
+
+def start_from(source: str, encoder: nn.Module, settings: Settings) -> None:
+    """Fill an encoder from `espnet:FILE`, `wenet:FILE` or `asrtts:FILE` (a run's model.safetensors).
+
+    Raises:
+        UserError: the file is missing, damaged or holds more than tensors; its encoder is of another kind or size, the
+            setting is named.
+    """
+    toolkit, _, file = source.partition(":")
+    if toolkit not in ("asrtts", *get_args(Toolkit)) or not file:
+        choices = suggestion(toolkit, ["asrtts", *get_args(Toolkit)])
+        raise UserError(f"--init {source}: write TOOLKIT:FILE, e.g. espnet:valid.acc.ave.pth{choices}")
+    weights = _read(Path(file))
+    if toolkit == "asrtts":
+        ours = {k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")}
+    else:
+        found, ours = convert(weights, toolkit)
+        for key in (key for key in Config.model_fields if key != "layer_drop" and "dropout" not in key):
+            wanted, there = getattr(settings, key, None), getattr(found, key)
+            if wanted != there:
+                raise UserError(f"{file}: its encoder has {key} {there}, the settings say {wanted}; set encoder.{key}")
+    try:
+        encoder.load_state_dict(ours)
+    except RuntimeError as error:
+        detail = str(error).strip().splitlines()[-1].strip()
+        raise UserError(f"{file}: its encoder does not fit the settings ({detail:.200})") from None
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file or of a torch checkpoint, without running anything that it holds."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file of weights") from None
+    except (OSError, RuntimeError, EOFError, KeyError, SafetensorError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: damaged, or holds more than tensors ({reason:.120})") from None
+    weights = weights.get("model", weights) if isinstance(weights, dict) else weights
+    if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
+        raise UserError(f"{path}: wanted a file of weights alone, such as ESPnet's valid.acc.ave.pth or WeNet's avg.pt")
+    return weights
 
 
 def convert(weights: Mapping[str, Tensor], toolkit: Toolkit) -> tuple[Config, dict[str, Tensor]]:

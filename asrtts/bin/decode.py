@@ -30,7 +30,8 @@ def parser() -> ArgumentParser:
     args = ArgumentParser("decode", __doc__)
     args.add_argument("exp", type=Path, help="folder of the run, e.g. exp/ctc")
     args.add_argument("manifest", help="e.g. data/test")
-    args.add_argument("settings", nargs="*", metavar="key=value", help="e.g. method=ctc_prefix_beam beam=10 nbest=5")
+    searched = "e.g. method=ctc_prefix_beam beam=10 nbest=5"
+    args.add_argument("settings", nargs="*", default=[], metavar="key=value", help=searched)
     args.add_argument("--weights", default="model", help="file of weights in the run's folder, without .safetensors")
     args.add_argument("--batch-seconds", type=float, default=60.0, help="padded audio in a batch (default: 60)")
     args.add_argument("--threads", type=int, default=0, help="default: all cores; 1 to compare RTFs")

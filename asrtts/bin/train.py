@@ -13,6 +13,7 @@ import torch
 from rapidfuzz.distance import Levenshtein
 
 from asrtts import experiment
+from asrtts.asr.foreign_weights import start_from
 from asrtts.asr.model import AsrModel
 from asrtts.config import ArgumentParser
 from asrtts.data import augmentation, batching, features
@@ -30,8 +31,10 @@ def parser() -> ArgumentParser:
     args = ArgumentParser("train", __doc__)
     args.add_argument("conf", help="settings, e.g. conf/ctc.yaml")
     args.add_argument("exp", type=Path, help="folder of the run, e.g. exp/ctc")
-    args.add_argument("settings", nargs="*", metavar="key=value", help="overrides, e.g. training.updates=2000 seed=2")
+    overrides = "overrides, e.g. training.updates=2000 seed=2"
+    args.add_argument("settings", nargs="*", default=[], metavar="key=value", help=overrides)
     args.add_argument("--restart", action="store_true", help="throw away what the folder holds and start anew")
+    args.add_argument("--init", metavar="TOOLKIT:FILE", help="encoder weights to begin with: espnet, wenet or asrtts")
     args.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     return args
 
@@ -50,6 +53,9 @@ def main(argv: list[str]) -> None:
     model.method(settings.decoding)  # a search that these heads cannot do is refused now, not after the training
     experiment.refuse_too_short(index, settings.features, model, max(settings.augmentation.speed))
     facts = experiment.facts_of(settings, tokenizer, model)
+    if args.init:
+        start_from(args.init, model.encoder, settings.encoder)
+        facts["init"] = args.init
     if rank == 0:
         prepare_folder(run, settings, facts, tokenizer, index, args.restart)
     parallel.wait()

@@ -46,9 +46,12 @@ def missing(root: Path, corpus: str, wanted: str, archives: Iterable[Archive]) -
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file of a corpus, without line ends. Raises UserError if it is missing or not UTF-8."""
+    """The lines of a text file of a corpus, without line ends. Raises UserError if it is missing or not UTF-8.
+
+    The byte order mark of Windows editors is no part of the first id, and U+2028 and its like end no line.
+    """
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")  # read_text has turned \r\n into \n
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; the corpus is not complete, get it again (stage 0)") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -94,6 +94,8 @@ def _table(path: Path, may_be_empty: bool = False) -> _Table:
     values: dict[str, str] = {}
     lines: dict[str, int] = {}
     for number, line in enumerate(read_lines(path), 1):
+        if not line.strip():
+            continue
         key, *rest = line.strip().split(maxsplit=1)
         if not rest and not may_be_empty:
             raise UserError(f"{path}:{number}: {key} stands without a value")

@@ -55,7 +55,7 @@ def read_lexicon(path: Path) -> Lexicon:
         UserError: the file is missing, or a line has no phones.
     """
     try:
-        return parse(read_bytes(path).decode(), str(path))
+        return parse(read_bytes(path).decode("utf-8-sig"), str(path))
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8; convert it, e.g. `iconv -f latin1 -t utf8`") from None
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from asrtts.asr.encoders.conformer import Config, Encoder
-from asrtts.asr.foreign_weights import convert
+from asrtts.asr.foreign_weights import convert, start_from
 from asrtts.registry import UserError
 
 
@@ -120,3 +120,53 @@ def test_outputs_equal_espnet(factor):
         expected = encoder(feats, lens)[0]
         enc, _ = ours(feats, lens)
     torch.testing.assert_close(enc, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture
+def espnet_file(tmp_path):
+    encoder = shuffled(Encoder(SMALL, 20))
+    path = tmp_path / "valid.acc.ave.pth"
+    weights = renamed_to_foreign(encoder.state_dict(), SMALL.dim)
+    torch.save({f"encoder.{name}": value for name, value in weights.items()}, path)
+    return path, encoder
+
+
+SMALL = Config(
+    dim=8, layers=1, attention_heads=2, feedforward=12, kernel=3, conv_norm="batch_norm", norm_eps=1e-12, dropout=0.0
+)
+
+
+def test_an_encoder_starts_from_espnets_file(espnet_file):
+    path, there = espnet_file
+    ours = Encoder(SMALL, 20).eval()
+    start_from(f"espnet:{path}", ours, SMALL)
+    feats = torch.randn(2, 40, 20)
+    assert torch.equal(ours(feats, torch.tensor([40, 33]))[0], there(feats, torch.tensor([40, 33]))[0])
+
+
+@pytest.mark.parametrize(
+    ("toolkit", "key", "value", "message"),
+    [
+        ("espnet", "dim", 16, "has dim 8, the settings say 16; set encoder.dim"),
+        ("espnet", "norm_eps", 1e-5, "has norm_eps 1e-12"),
+        ("kaldi", "dim", 8, "write TOOLKIT:FILE"),
+        ("asrtts", "dim", 8, "does not fit"),
+    ],
+)
+def test_weights_of_another_shape_are_refused_by_the_setting(espnet_file, toolkit, key, value, message):
+    settings = SMALL.model_copy(update={key: value})
+    with pytest.raises(UserError, match=message):
+        start_from(f"{toolkit}:{espnet_file[0]}", Encoder(settings, 20), settings)
+
+
+class Harm:
+    def __reduce__(self):
+        return (open, ("harm-was-done", "w"))
+
+
+def test_a_file_that_would_run_something_is_refused_and_runs_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": Harm()}, tmp_path / "avg.pt")
+    with pytest.raises(UserError, match="holds more than tensors"):
+        start_from(f"wenet:{tmp_path / 'avg.pt'}", Encoder(SMALL, 20), SMALL)
+    assert not (tmp_path / "harm-was-done").exists()

@@ -141,6 +141,10 @@ def test_a_wrong_option_is_one_line(tones, run, options, match):
     refused(match, run(), tones / "data/test", *options)
 
 
+def test_a_manifest_that_is_not_named_is_all_that_is_missing(run):
+    refused("are required: manifest. See asrtts decode --help", run())
+
+
 def test_a_full_disk_leaves_what_was_decoded_before(tones, run, monkeypatch):
     folder = run()
     before = decoded(folder, tones)

@@ -222,11 +222,18 @@ def test_a_mistake_beside_restart_throws_nothing_away(tones, tmp_path):
         (["encoder.name=conformr"], "no encoder is named 'conformr'; did you mean 'conformer'"),
         (["training.precision=bf61"], "did you mean 'bf16'"),
         (["training.keep_best=0", "training.keep_last=0"], "keep_best and keep_last"),
+        (["seed=-1"], "seed holds -1; it should be greater than or equal to 0"),
+        (["seed=99999999999999999999"], "seed holds 99999999999999999999; it should be less than 4294967296"),
     ],
 )
 def test_a_wrong_setting_is_one_line_and_begins_nothing(tones, tmp_path, settings, match):
     refused(match, tones / "conf/ctc.yaml", tmp_path / "exp", *settings)
     assert not (tmp_path / "exp").exists()
+
+
+def test_what_is_missing_is_named_and_settings_may_be(tones):
+    refused("are required: conf, exp. See asrtts train --help")
+    refused("are required: exp. See", tones / "conf/ctc.yaml")
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -53,6 +53,19 @@ def test_relative_paths_start_here_or_in_the_data_folder(tmp_path: Path, monkeyp
     assert [u.audio for u in kaldi.utterances(root)["train"]] == [str(root / "a.wav"), str(root / "b.wav")]
 
 
+def test_files_of_a_windows_editor_read_as_any_other(tmp_path: Path) -> None:
+    root, plain = folder(tmp_path / "windows" / "s"), folder(tmp_path / "plain" / "s")
+    for name in ("wav.scp", "text", "utt2spk"):
+        content = (plain / name).read_text().replace("\n", "\r\n\r\n")  # and an empty line, which is no entry
+        (root / name).write_bytes(b"\xef\xbb\xbf" + content.encode())
+    assert kaldi.utterances(root) == kaldi.utterances(plain)
+
+
+def test_a_rare_character_ends_no_line(tmp_path: Path) -> None:
+    root = folder(tmp_path / "s", text="u1 HELLO\u2028YOU \x85 \x0c \U0001f600\nu2 X\n")
+    assert [u.text for u in kaldi.utterances(root)["s"]] == ["HELLO\u2028YOU \x85 \x0c \U0001f600", "X"]
+
+
 def test_segments_are_stretches_of_recordings(tmp_path: Path) -> None:
     root = folder(tmp_path / "s", segments="x1 u1 0.5 1.25\nx2 u1 1.5 -1\n", **SEGMENTS)
     found = kaldi.utterances(root)["s"]

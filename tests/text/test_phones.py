@@ -18,6 +18,11 @@ def test_kaldi_and_cmu_forms_are_read(tmp_path):
     }
 
 
+def test_the_mark_of_a_windows_editor_is_no_part_of_the_first_word(tmp_path):
+    (tmp_path / "lexicon.txt").write_bytes(b"\xef\xbb\xbfA AH\r\nON AA N\r\n")
+    assert phones.read_lexicon(tmp_path / "lexicon.txt") == {"A": [("AH",)], "ON": [("AA", "N")]}
+
+
 def test_the_lexicon_of_an4_is_read(tmp_path):
     lines = "EIGHT                EY TD\nEIGHT(2)             EY T\n"  # the form of its etc/an4.dic
     (tmp_path / "an4.dic").write_text(lines)
