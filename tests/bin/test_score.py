@@ -111,7 +111,10 @@ MISTAKES = {
     "not decoded": (lambda: Path("exp/ctc").mkdir(), "decode test first (stage 4). Decoded so far: nothing"),
     "missing": (lambda: _decoded("ctc", _lines_without("max-1")), "1 of the 4 utterances of test are missing"),
     "unknown": (lambda: _decoded("ctc", {**PERFECT, "x-1": "A"}), ":5: utterance 'x-1' is not in the manifest test"),
-    "wrong type": (lambda: _decoded("ctc", PERFECT, run={"parameters": "many"}), "run.json: parameters: "),
+    "wrong type": (
+        lambda: _decoded("ctc", PERFECT, run={"parameters": "many"}),
+        "run.json: parameters holds 'many'; wanted a whole number",
+    ),
 }
 
 
