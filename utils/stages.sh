@@ -50,8 +50,10 @@ stage() { # number, title, command...
   printf '\n== stage %s: %s\n%s\n' "$number" "$title" "$(_quoted "$@")"
   # Through a pipe, so that the log holds what the screen shows; progress bars are told of the terminal behind it.
   printf '\n# %(%F %T)T in %s%s\n%s\n' -1 "$PWD" "$_activate" "$(_quoted "$@")" >>"$log"
-  exec 3> >(trap '' INT && _last_states >>"$log")
+  trap '' INT # while the log's writer starts: it inherits this, and a Ctrl-C cannot take the last lines from it
+  exec 3> >(_last_states >>"$log")
   writer=$!
+  trap - INT
   [[ ! -t 1 ]] || export FORCE_COLOR=${FORCE_COLOR-1}
   "$@" 2>&1 3>&- | tee -i /dev/fd/3
   status=${PIPESTATUS[0]}
