@@ -6,9 +6,11 @@ import ast
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from asrtts import __version__
 from asrtts.registry import UserError, find, names
+from asrtts.storage import REFUSED
 
 # The order in which a recipe uses them; a verb that is not named here stands at the end.
 ORDER = "download prepare tokenize align train average decode synthesize score compare distill quantize export bench"
@@ -26,13 +28,21 @@ def main(argv: list[str] | None = None) -> None:
             find("asrtts.bin", argv[0]).main(argv[1:])
         sys.stdout.flush()  # a closed pipe shows here, not while Python shuts down
     except UserError as error:
-        print(f"asrtts: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        sys.exit(2)
+        _stop(str(error))
     except KeyboardInterrupt:
         print("asrtts: interrupted; the same command goes on where it stopped", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # `asrtts ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        _stop(f"{error.filename or 'the disk'}: {error.strerror}; mend that and give the same command again")
+
+
+def _stop(message: str) -> NoReturn:
+    print(f"asrtts: error: {' '.join(message.splitlines())}", file=sys.stderr)
+    sys.exit(2)
 
 
 def usage() -> str:

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 
 import asrtts
-from asrtts import config
+from asrtts import config, storage
 from asrtts.asr.model import AsrModel, Decoding
 from asrtts.config import Settings, chosen_by_name, weighted_by_name
 from asrtts.data import manifest
@@ -119,7 +119,7 @@ class Run:
             config.dump(experiment, beside)
             os.replace(beside, self.folder / "config.yaml")  # last: it makes the folder a run
         except OSError as error:
-            raise checkpoint.storage_error(self.folder, error) from None
+            raise storage.storage_error(self.folder, error) from None
 
     def discard(self) -> None:
         """Throw the run away. Raises UserError if the folder is something else than a run."""
@@ -171,6 +171,12 @@ class Run:
             hint = suggestion(weights, there) if weights != "model" and there else ""
             raise UserError(f"{path}: no such weights{hint}; `asrtts average {self.folder}` makes the model (stage 3)")
         tokenizer = self.tokenizer
+        trained_on = self.facts().get("tokens_hash", tokenizer.fingerprint())
+        if tokenizer.fingerprint() != trained_on:
+            raise UserError(
+                f"{self.folder / 'tokens'}: the tokens of another run ({tokenizer.fingerprint()}; this model was "
+                f"trained on {trained_on}); put its own back, or train again"
+            )
         model = self.build_model(self.experiment, tokenizer.vocab_size)
         try:
             model.load_state_dict(checkpoint.load_weights(path))
@@ -189,13 +195,8 @@ class Run:
 
     def record(self, **facts: Any) -> None:
         """Add facts to run.json."""
-        path, beside = self.folder / "run.json", self.folder / "run.json.part"
         text = json.dumps({**self.facts(), **facts}, indent=1, ensure_ascii=False) + "\n"
-        try:
-            beside.write_text(text, encoding="utf-8")
-            os.replace(beside, path)
-        except OSError as error:
-            raise checkpoint.storage_error(path, error) from None
+        storage.write(self.folder / "run.json", text)
 
 
 def facts_of(experiment: Experiment, tokenizer: Tokenizer, model: torch.nn.Module) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +76,22 @@ def test_ctrl_c_is_one_line_and_status_130(monkeypatch, capsys):
     assert exit.value.code == 130
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "interrupted" in err
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+def test_a_disk_that_refuses_is_one_line(monkeypatch, capsys, number):
+    fake_verb(monkeypatch, fails(OSError(number, os.strerror(number), "exp/ctc")))
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["train"])
+    assert exit.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"asrtts: error: exp/ctc: {os.strerror(number)}; ") and err.count("\n") == 1
+
+
+def test_a_missing_file_that_nobody_foresaw_keeps_its_traceback(monkeypatch):
+    fake_verb(monkeypatch, fails(FileNotFoundError(errno.ENOENT, "no such file", "x")))
+    with pytest.raises(FileNotFoundError):
+        cli.main(["train"])
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):

@@ -22,10 +22,11 @@ FLOORS = {
     3: ["corpora", "alignment", "experiment"],
     2: ["asr", "tts", "data", "training", "ondevice"],
     1: ["nn", "losses", "search", "text", "metrics"],
-    0: ["config", "registry"],
+    0: ["config", "registry", "storage"],
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
-BESIDE = {("__main__", "cli"), ("config", "registry")}  # the only neighbours that know each other
+# the only neighbours that know each other
+BESIDE = {("__main__", "cli"), ("config", "registry"), ("storage", "registry")}
 
 # What each member of a folder must give; bin and corpora are checked by their own test below.
 DOORS = {
@@ -35,7 +36,7 @@ DOORS = {
     "bin": ["main", "parser"],
 }
 
-TORCH_FREE = ["corpora", "text", "metrics", "cli", "config", "registry"]
+TORCH_FREE = ["corpora", "text", "metrics", "cli", "config", "registry", "storage"]
 
 
 def sources() -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from asrtts import config
+from asrtts import config, storage
 from asrtts.asr.model import AsrModel, Decoding
 from asrtts.config import ArgumentParser
 from asrtts.data import augmentation, batching
@@ -23,7 +22,7 @@ from asrtts.experiment import Run, refuse_too_short
 from asrtts.registry import UserError
 from asrtts.search.hypothesis import Hypothesis
 from asrtts.text.tokenizer import Tokenizer
-from asrtts.training import checkpoint, parallel
+from asrtts.training import parallel
 
 
 def parser() -> ArgumentParser:
@@ -71,8 +70,9 @@ def main(argv: list[str]) -> None:
         "utterances": len(lines),
         "precision": "float32",
     }
-    write(goal.with_suffix(".summary.json"), json.dumps(summary, indent=1) + "\n")
-    write(goal, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))  # last: it ends the stage
+    storage.write(goal.with_suffix(".summary.json"), json.dumps(summary, indent=1) + "\n")
+    # last: it ends the stage
+    storage.write(goal, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     print(
         f"{goal}: {len(lines)} utterances, {audio_seconds / 60:.1f} min of audio by {method} in "
         f"{time.monotonic() - began:.1f} s, RTF {summary['rtf']:.4f}",
@@ -128,15 +128,3 @@ def record(
         "speaker": utterance.speaker,
         "method": method,
     }
-
-
-def write(goal: Path, text: str) -> None:
-    """Beside its goal, then renamed."""
-    beside = goal.with_name(goal.name + ".part")
-    try:
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, goal)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise checkpoint.storage_error(goal, error) from None

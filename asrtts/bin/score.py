@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt
 
+from asrtts import storage
 from asrtts.bin import _score_table
 from asrtts.config import ArgumentParser, Settings, build, warn
 from asrtts.data import manifest
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
         score = {"system": _label(exp, exps), "on": name, "utterances": len(utterances)}
         score |= {level: _score(exp, folder / level, split, utterances, hyps) for level, split in levels.items()}
         score |= {"decode": summary.model_dump(), "run": run.model_dump()}
-        _write(folder / "score.json", _json(score))
+        storage.write(folder / "score.json", _json(score))
         scores.append(score)
     families = _score_table.families(scores)
     if args.json:
@@ -102,7 +102,7 @@ def _hypotheses(exp: Path, name: str, utterances: dict[str, Utterance]) -> dict[
         raise UserError(f"{path}: not there; decode {name} first (stage 4). Decoded so far: {there}")
     hyps: dict[str, str] = {}
     changed = 0
-    with open(path, encoding="utf-8") as lines:
+    with open(path, "rb") as lines:
         for number, text in enumerate(lines, 1):
             line = build(Line, _parse(text, f"{path}:{number}"), f"{path}:{number}")
             if line.utt_id in hyps:
@@ -131,16 +131,17 @@ def _settings(exp: Path, name: str) -> tuple[DecodeSummary, Run]:
 
 
 def _optional(path: Path) -> dict[str, Any]:
-    return _parse(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else {}
+    return _parse(path.read_bytes(), str(path)) if path.is_file() else {}
 
 
-def _parse(text: str, where: str) -> dict[str, Any]:
+def _parse(text: bytes, where: str) -> dict[str, Any]:
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON ({error.msg}); write it again with the stage that made it") from None
+    except ValueError as error:  # no JSON, or no UTF-8
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else error
+        raise UserError(f"{where}: not JSON ({reason}); write it again with the stage that made it") from None
     if not isinstance(values, dict):
-        raise UserError(f"{where}: wanted an object, found {text.strip()[:60]!r}")
+        raise UserError(f"{where}: wanted an object, found {values!r:.60}")
     return values
 
 
@@ -170,9 +171,9 @@ def _score(
         Scored(u.utt_id, u.speaker or NO_SPEAKER, ref, hyp, edit)
         for u, ref, hyp, edit in zip(utterances.values(), refs, found, edits, strict=True)
     ]
-    _write(folder / "ref.trn", trn(scored, "ref"))
-    _write(folder / "hyp.trn", trn(scored, "hyp"))
-    _write(folder / "result.txt", report(exp.resolve().name, scored))
+    storage.write(folder / "ref.trn", trn(scored, "ref"))
+    storage.write(folder / "hyp.trn", trn(scored, "hyp"))
+    storage.write(folder / "result.txt", report(exp.resolve().name, scored))
 
     total, counts = error_rate.tally(edits), error_rate.count(edits)
     errors, lengths = counts[:, 1:].sum(axis=1), counts[:, :3].sum(axis=1)
@@ -200,10 +201,3 @@ def _label(exp: Path, exps: Sequence[Path]) -> str:
 
 def _json(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)

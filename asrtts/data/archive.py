@@ -84,7 +84,7 @@ def _place(members: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, arch
     free = shutil.disk_usage(folder).free
     if member.size > free - _MARGIN:
         raise UserError(
-            f"{archive}: {member.name} needs {member.size / 1e6:.0f} MB in {folder.parent}, "
+            f"{archive}: {member.name} needs {(member.size + _MARGIN) / 1e6:.0f} MB in {folder.parent}, "
             f"where {free / 1e6:.0f} MB are free; make room and run the same command again"
         )
     with content, open(goal, "wb") as out:

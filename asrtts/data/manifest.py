@@ -24,7 +24,7 @@ def locate(manifest: str | Path) -> Path:
     for candidate in (path, whole):
         if candidate.is_file():
             return candidate
-    there = [p.stem for p in whole.parent.glob("*.jsonl")]
+    there = [p.stem for p in whole.parent.glob("*.jsonl") if p.stem != "checks"]  # what `asrtts prepare` found
     near = suggestion(whole.stem, there) if there else ""
     raise UserError(f"{whole}: no such manifest{near}. Make it with `asrtts prepare` (stage 1)")
 

@@ -37,7 +37,7 @@ def keys(listed: Sequence[Utterance], limits: Limits) -> list[str]:
 def recall(memory: Path) -> dict[str, Inspection]:
     """What was inspected before, by key. A line that a kill cut short is forgotten."""
     known = {}
-    lines = memory.read_text(encoding="utf-8").splitlines() if memory.is_file() else []
+    lines = memory.read_text(encoding="utf-8", errors="replace").splitlines() if memory.is_file() else []
     for line in lines:
         try:
             record = json.loads(line)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from asrtts.registry import UserError, suggestion
+from asrtts.storage import storage_error
 from asrtts.text import normalization, phones, pieces
 
 KINDS = ("char", "bpe", "unigram", "phone")
@@ -69,20 +70,27 @@ class Tokenizer:
         """Write tokens.txt, tokenizer.json and what the kind needs into a new folder, which replaces an old one.
 
         `settings` is how the tokens were made; `settings_of` gives it back.
+
+        Raises:
+            UserError: the disk is full or must not be written; the old folder is as it was.
         """
         folder = Path(folder)
         beside, old = (folder.with_name(folder.name + end) for end in (".part", ".old"))
-        for rest in (beside, old):
-            shutil.rmtree(rest, ignore_errors=True)
-        beside.mkdir(parents=True)
-        for name, data in self._files().items():
-            (beside / name).write_bytes(data)
         about = {"version": VERSION, "kind": self.kind, "vocab_size": self.vocab_size}
         about |= {"fingerprint": self.fingerprint(), "settings": settings or {}}
-        (beside / "tokenizer.json").write_text(json.dumps(about, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(beside, folder)
+        told = json.dumps(about, ensure_ascii=False, indent=1) + "\n"
+        try:
+            for rest in (beside, old):
+                shutil.rmtree(rest, ignore_errors=True)
+            beside.mkdir(parents=True)
+            for name, data in {**self._files(), "tokenizer.json": told.encode()}.items():
+                (beside / name).write_bytes(data)
+            if folder.exists():
+                os.replace(folder, old)
+            os.replace(beside, folder)
+        except OSError as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise storage_error(folder, error) from None
         shutil.rmtree(old, ignore_errors=True)
 
     @classmethod

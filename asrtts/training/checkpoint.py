@@ -7,7 +7,6 @@ one is passed over for the one before.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from asrtts.config import warn
 from asrtts.registry import UserError
+from asrtts.storage import remove, storage_error
 
 KEPT = 2
 SEAL = "SHA256SUMS"
@@ -84,7 +84,7 @@ def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str
         _flush(beside)
         os.replace(beside, path)
     except (OSError, SafetensorError) as error:
-        beside.unlink(missing_ok=True)
+        remove(beside)
         raise storage_error(path, error) from None
 
 
@@ -94,14 +94,6 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: damaged or not a safetensors file ({error}); make it again") from None
-
-
-def storage_error(path: Path, error: Exception) -> UserError:
-    """One line for a full or broken disk."""
-    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-    if full:
-        return UserError(f"{path}: the disk is full; free some space and run the same command, it goes on from there")
-    return UserError(f"{path}: cannot be written ({error})")
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:

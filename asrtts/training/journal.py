@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from asrtts.config import warn
-from asrtts.training.checkpoint import storage_error
+from asrtts.storage import storage_error, write
 
 LOG = "train.jsonl"
 
@@ -65,15 +64,10 @@ def append(path: Path, event: dict[str, Any]) -> None:
 
 def cut(path: Path, update: int) -> None:
     """Drop what was written after an update: those that follow are made again."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     kept = [line for line in lines if _update(line) <= update]
     if len(kept) < len(lines):
-        beside = path.with_name(path.name + ".part")
-        try:
-            beside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-            os.replace(beside, path)
-        except OSError as error:
-            raise storage_error(path, error) from None
+        write(path, "".join(line + "\n" for line in kept))
 
 
 def _update(line: str) -> int:

@@ -13,6 +13,8 @@ import pytest
 from asrtts.bin import decode
 from asrtts.data import manifest
 from asrtts.registry import UserError
+from asrtts.text import tokenizer
+from asrtts.text.tokenizer import Tokenizer
 
 METHODS = [
     *(("ctc", "ctc_greedy"), ("ctc", "ctc_prefix_beam"), ("transducer", "transducer_greedy")),
@@ -109,6 +111,13 @@ def test_damaged_tokens_are_one_line(tones, run):
     refused("no tokens there", folder, tones / "data/test")
 
 
+def test_tokens_of_another_run_are_refused_even_if_there_are_as_many(tones, run):
+    folder = run()
+    own = Tokenizer.load(folder / "tokens")
+    tokenizer.make([chr(ord("a") + i) for i in range(own.vocab_size - 2)], "char").save(folder / "tokens")
+    refused("ctc/tokens: the tokens of another run", folder, tones / "data/test")
+
+
 def test_damaged_statistics_are_one_line(tones, run):
     folder = run()
     (folder / "cmvn.json").write_text('{"mean": [1,')
@@ -152,7 +161,7 @@ def test_a_full_disk_leaves_what_was_decoded_before(tones, run, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("asrtts.bin.decode.os.replace", full)
+    monkeypatch.setattr("asrtts.storage.os.replace", full)
     refused("the disk is full", folder, tones / "data/test", "beam=2")
     left = sorted(p.name for p in (folder / "decode").iterdir())
     assert left == ["test.jsonl", "test.summary.json"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -203,6 +205,25 @@ def test_two_folders_of_one_name_are_told_apart(recipe: Path, capsys: pytest.Cap
     score.main(["exp/a/ctc", "exp/b/ctc", "exp/b/ctc/", "--on", "test", "--json"])
     systems = [system["system"] for system in json.loads(capsys.readouterr().out)["systems"]]
     assert systems == ["exp/a/ctc", "exp/b/ctc"]
+
+
+@pytest.mark.parametrize("file", ["decode/test.jsonl", "decode/test.summary.json", "run.json"])
+def test_a_file_that_is_no_text_is_named(recipe: Path, file: str) -> None:
+    (_decoded("ctc", PERFECT) / file).write_bytes(b"\x80\x00\xff")
+    with pytest.raises(UserError, match=f"{file}.*: not JSON"):
+        score.main(["exp/ctc", "--on", "test"])
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exp = _decoded("ctc", PERFECT)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("asrtts.storage.os.replace", full)
+    with pytest.raises(UserError, match="ref.trn: the disk is full"):
+        score.main(["exp/ctc", "--on", "test"])
+    assert not [path for path in (exp / "score").rglob("*") if path.is_file()]
 
 
 def test_help_needs_no_torch() -> None:

@@ -57,6 +57,13 @@ def test_a_missing_manifest_is_answered_with_the_nearest(train, name):
     )
 
 
+def test_what_prepare_found_is_no_manifest_to_offer(train):
+    manifest.write(train.with_name("train.jsonl"), [])
+    train.with_name("checks.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match=r"choices: train\)"):
+        manifest.locate(train.with_name("cheks"))
+
+
 def test_a_missing_folder_is_one_line(tmp_path):
     assert "no such manifest" in refusal(lambda: manifest.locate(tmp_path / "nowhere" / "train"))
     assert "no such manifest" in refusal(lambda: manifest.locate(""))

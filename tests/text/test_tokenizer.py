@@ -1,6 +1,8 @@
 """Text to token ids and back."""
 
+import errno
 import json
+import os
 import re
 import shutil
 
@@ -129,6 +131,22 @@ def test_files_of_two_runs_are_refused(kind, tmp_path):
     shutil.copy(tmp_path / "b" / "tokens.txt", tmp_path / "a" / "tokens.txt")
     with pytest.raises(UserError, match=r"a: damaged, or files of two runs.*asrtts tokenize"):
         Tokenizer.load(tmp_path / "a")
+
+
+@pytest.mark.parametrize("where", ["pathlib.Path.write_bytes", "asrtts.text.tokenizer.os.replace"])
+def test_a_full_disk_is_one_line_and_leaves_the_old_tokens(tmp_path, monkeypatch, where):
+    make("char", ENGLISH).save(tmp_path / "tokens")
+    before = Tokenizer.load(tmp_path / "tokens").fingerprint()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, full)
+        with pytest.raises(UserError, match="tokens: the disk is full"):
+            make("char", ["XYZ"]).save(tmp_path / "tokens")
+    assert [path.name for path in tmp_path.iterdir()] == ["tokens"]
+    assert Tokenizer.load(tmp_path / "tokens").fingerprint() == before
 
 
 def test_damaged_tokens_are_refused_by_name(tmp_path):

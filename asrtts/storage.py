@@ -1,0 +1,40 @@
+"""Files that are whole or not there, and one line for a disk that is full or must not be written."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from asrtts.registry import UserError
+
+# What a disk or its owner refuses, in whatever line of ours it shows; any other OSError is a mistake of ours.
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def write(goal: Path, text: str) -> None:
+    """Write a text beside its goal and rename it. Raises UserError, and the goal is as it was."""
+    beside = goal.with_name(goal.name + ".part")
+    try:
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, goal)
+    except OSError as error:
+        remove(beside)
+        raise storage_error(goal, error) from None
+
+
+def remove(path: Path) -> None:
+    """Take away what is left of a file, as far as the disk lets us."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def storage_error(path: Path, error: Exception) -> UserError:
+    """One line for a full or broken disk; safetensors tells of it in an exception of its own."""
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    if full:
+        return UserError(f"{path}: the disk is full; free some space and run the same command, it goes on from there")
+    reason = getattr(error, "strerror", None) or error
+    return UserError(f"{path}: cannot be written ({reason}); name a folder that can, or mend this one")

@@ -1,0 +1,42 @@
+"""Files that are whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from asrtts import storage
+from asrtts.registry import UserError
+
+
+def refuse(number: int):
+    def work(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return work
+
+
+def test_a_text_is_written_and_replaced(tmp_path):
+    for text in ("one", "⁇ two"):
+        storage.write(tmp_path / "new" / "a.txt", text)
+        assert (tmp_path / "new" / "a.txt").read_text(encoding="utf-8") == text
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("where", ["pathlib.Path.write_text", "os.replace"])
+def test_a_full_disk_is_one_line_and_leaves_the_old_text(tmp_path, monkeypatch, where):
+    storage.write(tmp_path / "a.txt", "old")
+    monkeypatch.setattr(where, refuse(errno.ENOSPC))
+    with pytest.raises(UserError, match="a.txt: the disk is full; free some space"):
+        storage.write(tmp_path / "a.txt", "new")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "old")]
+
+
+def test_a_disk_that_must_not_be_written_is_one_line_though_nothing_can_be_removed_there_either(tmp_path, monkeypatch):
+    for where in ("pathlib.Path.write_text", "pathlib.Path.unlink"):
+        monkeypatch.setattr(where, refuse(errno.EROFS))
+    with pytest.raises(UserError, match=r"a.txt: cannot be written \(Read-only file system\); name a folder"):
+        storage.write(Path(tmp_path / "a.txt"), "new")
