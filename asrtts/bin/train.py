@@ -16,7 +16,7 @@ from asrtts import experiment
 from asrtts.asr.foreign_weights import start_from
 from asrtts.asr.model import AsrModel
 from asrtts.config import ArgumentParser
-from asrtts.data import augmentation, batching, features
+from asrtts.data import audio, augmentation, batching, features
 from asrtts.data.dataset import UtteranceDataset, batches, start_early
 from asrtts.experiment import Experiment, Run
 from asrtts.text.tokenizer import Tokenizer
@@ -46,12 +46,14 @@ def main(argv: list[str]) -> None:
     rank, world = parallel.start()
     device = parallel.pick_device(args.device)
     torch.set_num_threads(settings.training.threads or parallel.cores())
-    index = batching.Index(settings.data.train)
+    index, held_out = batching.Index(settings.data.train), batching.Index(settings.data.dev)
     tokenizer = Tokenizer.load(Path(settings.data.tokens))
     run = Run(args.exp)
     model = run.build_model(settings, tokenizer.vocab_size)
     model.method(settings.decoding)  # a search that these heads cannot do is refused now, not after the training
     experiment.refuse_too_short(index, settings.features, model, max(settings.augmentation.speed))
+    experiment.refuse_too_short(held_out, settings.features, model)
+    audio.read(held_out[0], settings.features.sample_rate)  # a corpus that moved: now, not at the first validation
     facts = experiment.facts_of(settings, tokenizer, model)
     if args.init:
         start_from(args.init, model.encoder, settings.encoder)
@@ -68,7 +70,7 @@ def main(argv: list[str]) -> None:
         if resumed:
             say(f"{'finished' if finished else 'going on'} at update {trainer.update}")
     if not finished:
-        measure = validation(settings, run, tokenizer, model, device)
+        measure = validation(settings, held_out, run, tokenizer, model, device)
         stream = training_batches(settings, index, run, tokenizer, model.views, trainer, rank, world)
         with closing(stream):
             trainer.fit(stream, measure)
@@ -127,11 +129,9 @@ def training_batches(
 
 
 def validation(
-    settings: Experiment, run: Run, tokenizer: Tokenizer, model: AsrModel, device: torch.device
+    settings: Experiment, index: batching.Index, run: Run, tokenizer: Tokenizer, model: AsrModel, device: torch.device
 ) -> Callable[[], dict[str, float]]:
     """Loss and token error rate (by the cheapest search of the heads) on the dev manifest."""
-    index = batching.Index(settings.data.dev)
-    experiment.refuse_too_short(index, settings.features, model)
     dataset = UtteranceDataset(index, settings.features, run.statistics, tokenizer.encode)
     greedy = settings.decoding.model_copy(update={"beam": 1, "nbest": 1, "method": "auto", "ctc_weight": 0.0})
     plan = list(batching.epoch_batches(settings.batching, augmentation.NONE, index.seconds, 0, 0))

@@ -249,6 +249,16 @@ def test_audio_that_moved_is_named(tones, tmp_path, workers):
     refused("gone/3.wav: the audio of train-3 is gone", tones / "conf/ctc.yaml", folder, *options)
 
 
+@pytest.mark.parametrize("problem", ["empty", "gone"])
+def test_a_dev_set_that_cannot_be_used_is_said_before_a_run_begins(tones, tmp_path, problem):
+    """Else the run begun with it would refuse the mended one."""
+    line = {**json.loads((tones / "data/dev.jsonl").read_text().splitlines()[0]), "audio": "gone/0.wav"}
+    (tmp_path / "dev.jsonl").write_text("" if problem == "empty" else json.dumps(line) + "\n")
+    said = {"empty": "dev.jsonl: holds no utterances", "gone": "gone/0.wav: the audio of dev-0 is gone"}[problem]
+    refused(said, tones / "conf/ctc.yaml", tmp_path / "exp", f"data.dev={tmp_path / 'dev'}")
+    assert not (tmp_path / "exp").exists()
+
+
 def test_the_whole_road_learns_the_tones(tones, tmp_path, capsys):
     """CTC on twelve utterances: after some seconds it reads what it was trained on."""
     folder = run(
