@@ -30,6 +30,7 @@ from asrtts.data.features import Statistics, num_frames
 from asrtts.registry import UserError, suggestion
 from asrtts.text.tokenizer import Tokenizer
 from asrtts.training import checkpoint
+from asrtts.training.journal import LOG
 from asrtts.training.trainer import HARMLESS
 from asrtts.training.trainer import Config as TrainingConfig
 
@@ -101,6 +102,11 @@ class Run:
             raise UserError(
                 f"{self.folder}: holds checkpoints, but config.yaml is missing, so that nothing says what they are of. "
                 "Train into a new folder, or add --restart to throw this one away"
+            )
+        if not (self.folder / "config.yaml").is_file() and (self.folder / LOG).exists():
+            raise UserError(
+                f"{self.folder}: holds a {LOG} that is of no run (there is no config.yaml), and training would write "
+                "its log there; name a new folder, such as exp/ctc"
             )
         return (self.folder / "config.yaml").is_file()
 

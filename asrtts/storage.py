@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,5 +37,6 @@ def storage_error(path: Path, error: Exception) -> UserError:
     full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
     if full:
         return UserError(f"{path}: the disk is full; free some space and run the same command, it goes on from there")
-    reason = getattr(error, "strerror", None) or error
+    rust = re.search(r"I/O error: (.*?) \(os error", str(error))
+    reason = rust[1] if rust else getattr(error, "strerror", None) or error
     return UserError(f"{path}: cannot be written ({reason}); name a folder that can, or mend this one")

@@ -35,6 +35,12 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_text(tmp_path, monkeypatch, 
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "old")]
 
 
+def test_what_safetensors_says_of_a_disk_is_said_in_short(tmp_path):
+    error = Exception('Error while serializing: I/O error: Read-only file system (os error 30) at path "/a/.tmpL5cL"')
+    said = str(storage.storage_error(tmp_path / "a.safetensors", error))
+    assert said.startswith(f"{tmp_path}/a.safetensors: cannot be written (Read-only file system); name a folder")
+
+
 def test_a_disk_that_must_not_be_written_is_one_line_though_nothing_can_be_removed_there_either(tmp_path, monkeypatch):
     for where in ("pathlib.Path.write_text", "pathlib.Path.unlink"):
         monkeypatch.setattr(where, refuse(errno.EROFS))

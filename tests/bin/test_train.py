@@ -249,6 +249,16 @@ def test_audio_that_moved_is_named(tones, tmp_path, workers):
     refused("gone/3.wav: the audio of train-3 is gone", tones / "conf/ctc.yaml", folder, *options)
 
 
+def test_the_folder_of_the_manifests_is_refused_and_stays_as_it_was(tones, tmp_path):
+    """`asrtts train conf/ctc.yaml data`: data/train.jsonl is the manifest, and the log of a run has the same name."""
+    before, conf = (tones / "data/train.jsonl").read_bytes(), tones / "conf/ctc.yaml"
+    (tmp_path / "train.jsonl").write_bytes(before)
+    refused("holds a train.jsonl that is of no run .*; name a new folder", conf, tmp_path)
+    refused("it is no run", conf, tmp_path, "--restart")
+    assert [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]
+    assert (tmp_path / "train.jsonl").read_bytes() == before
+
+
 @pytest.mark.parametrize("problem", ["empty", "gone"])
 def test_a_dev_set_that_cannot_be_used_is_said_before_a_run_begins(tones, tmp_path, problem):
     """Else the run begun with it would refuse the mended one."""
