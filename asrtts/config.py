@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -63,6 +64,9 @@ def weighted_by_name(package: str) -> Any:
             if not isinstance(settings, (dict, Settings, type(None))):
                 raise _Mistake((name,), f"holds {_shown(settings)}; wanted its weight or its settings")
             built[name] = settings if isinstance(settings, Settings) else _within(config, settings or {}, (name,))
+            if not 0 < built[name].weight < math.inf:
+                wanted = "wanted a number above 0; a head that is not to be trained is left out"
+                raise _Mistake((name, "weight"), f"holds {built[name].weight:g}; {wanted}")
         return built
 
     return Annotated[dict[str, SerializeAsAny[Settings]], BeforeValidator(build)]

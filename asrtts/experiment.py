@@ -98,6 +98,7 @@ class Run:
     @property
     def is_begun(self) -> bool:
         """Whether there is a run to go on with. Raises UserError for the remains of one."""
+        self._refuse_here()
         if not (self.folder / "config.yaml").is_file() and (self.folder / "checkpoints").is_dir():
             raise UserError(
                 f"{self.folder}: holds checkpoints, but config.yaml is missing, so that nothing says what they are of. "
@@ -129,6 +130,7 @@ class Run:
 
     def discard(self) -> None:
         """Throw the run away. Raises UserError if the folder is something else than a run."""
+        self._refuse_here()
         if not self.folder.exists():
             return
         known = [self.folder / name for name in ("config.yaml", "checkpoints")]
@@ -143,6 +145,12 @@ class Run:
             shutil.rmtree(beside)
         except OSError as error:
             raise UserError(f"{self.folder}: cannot be thrown away ({error})") from None
+
+    def _refuse_here(self) -> None:
+        """A run in the recipe's own folder (`asrtts train conf/ctc.yaml "$unset"`) is thrown away with the recipe."""
+        here = Path.cwd()
+        if self.folder.resolve() in (here, *here.parents):
+            raise UserError(f"'{self.folder}' is the folder you are in; name one for the run, such as exp/ctc")
 
     def check_unchanged(self, experiment: Experiment, facts: dict[str, Any]) -> None:
         """Refuse to resume under other settings, data or tokens than the run began with; the key is named."""

@@ -53,6 +53,7 @@ def main(argv: list[str]) -> None:
     model.method(settings.decoding)  # a search that these heads cannot do is refused now, not after the training
     experiment.refuse_too_short(index, settings.features, model, max(settings.augmentation.speed))
     experiment.refuse_too_short(held_out, settings.features, model)
+    augmentation.check(settings.augmentation)
     audio.read(held_out[0], settings.features.sample_rate)  # a corpus that moved: now, not at the first validation
     facts = experiment.facts_of(settings, tokenizer, model)
     if args.init:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import numpy as np
 import soundfile
-from pydantic import Field, NonNegativeInt, PositiveFloat
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from asrtts.config import Settings
@@ -22,6 +22,15 @@ from asrtts.registry import UserError
 
 SOUND_FILES = (".wav", ".flac", ".ogg")
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if not bounds[0] <= bounds[1]:
+        raise ValueError(f"holds [{bounds[0]:g}, {bounds[1]:g}]; wanted the lower end first")
+    return bounds
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 
 
 class SpecAugment(Settings):
@@ -40,7 +49,7 @@ class Additive(Settings):
 
     folder: str  # searched for wav, flac and ogg files
     probability: Share = 0.5
-    snr_db: tuple[float, float] = (5.0, 20.0)
+    snr_db: Range = (5.0, 20.0)
 
 
 class Reverberation(Settings):
@@ -54,7 +63,7 @@ class Config(Settings):
     speed: tuple[PositiveFloat, ...] = Field(
         (1.0,), min_length=1
     )  # factors, drawn evenly (Ko et al. 2015: 0.9, 1.0, 1.1)
-    gain_db: tuple[float, float] = (0.0, 0.0)
+    gain_db: Range = (0.0, 0.0)
     noise: Additive | None = None
     reverberation: Reverberation | None = None
     spec_augment: SpecAugment | None = Field(default_factory=SpecAugment)

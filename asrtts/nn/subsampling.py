@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from asrtts.nn.subsampling_cpu import TwoConvolutions
+from asrtts.registry import UserError
 
 # factor -> (kernel, stride) of the two layers; the sizes that ESPnet and WeNet call conv2d and conv2d6
 LAYERS = {4: ((3, 2), (3, 2)), 6: ((3, 2), (5, 3))}
@@ -40,7 +41,8 @@ class ConvSubsampling(nn.Module):
         (kernel1, self.stride1), (kernel2, self.stride2) = LAYERS[factor]
         self.factor = factor
         bins = subsampled(feat_dim, factor)
-        assert bins >= 1, f"{feat_dim} feature bins are too few for subsampling by {factor}"
+        if bins < 1:
+            raise UserError(f"features.num_bins: {feat_dim} are too few for an encoder with subsampling {factor}")
         self.conv1 = nn.Conv2d(1, channels, kernel1, self.stride1)
         self.conv2 = nn.Conv2d(channels, channels, kernel2, self.stride2)
         self.out = nn.Linear(bins * channels, dim)

@@ -43,7 +43,7 @@ class Config(Settings):
     keep_last: int = Field(10, ge=0)
     checkpoint_minutes: PositiveFloat = 5.0
     workers: int = Field(1, ge=0)  # processes that make batches
-    threads: int = Field(0, ge=0)  # of the model; 0: as many as there are cores for it
+    threads: int = Field(0, ge=0, le=1024)  # of the model; 0: as many as there are cores for it
     log_every: PositiveInt = 10  # updates
     tensorboard: bool = True
     max_bad_batches: PositiveInt = 20  # in a row with a loss or gradient that is no number; then training stops

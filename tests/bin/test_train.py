@@ -222,6 +222,12 @@ def test_a_mistake_beside_restart_throws_nothing_away(tones, tmp_path):
         (["encoder.name=conformr"], "no encoder is named 'conformr'; did you mean 'conformer'"),
         (["training.precision=bf61"], "did you mean 'bf16'"),
         (["training.keep_best=0", "training.keep_last=0"], "keep_best and keep_last"),
+        (["heads.ctc.weight=-1"], "heads.ctc.weight holds -1; wanted a number above 0"),
+        (["heads={ctc: 0}"], "heads.ctc.weight holds 0; wanted a number above 0"),
+        (["features.num_bins=3"], "features.num_bins: 3 are too few for an encoder with subsampling 4"),
+        (["augmentation.gain_db=[5, 1]"], r"augmentation.gain_db: holds \[5, 1\]; wanted the lower end first"),
+        (["augmentation.noise={folder: nowhere}"], "nowhere: no such folder, wanted for augmentation"),
+        (["training.threads=100000"], "training.threads holds 100000"),
         (["seed=-1"], "seed holds -1; it should be greater than or equal to 0"),
         (["seed=99999999999999999999"], "seed holds 99999999999999999999; it should be less than 4294967296"),
     ],
@@ -257,6 +263,15 @@ def test_the_folder_of_the_manifests_is_refused_and_stays_as_it_was(tones, tmp_p
     refused("it is no run", conf, tmp_path, "--restart")
     assert [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]
     assert (tmp_path / "train.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("folder", ["", ".", ".."])
+def test_a_recipe_is_no_run_that_could_be_thrown_away(tones, tmp_path, monkeypatch, folder):
+    (tmp_path / "conf").mkdir()
+    monkeypatch.chdir(tmp_path / "conf")
+    for options in ([], ["--restart"]):
+        refused("is the folder you are in; name one for the run", tones / "conf/ctc.yaml", folder, *options)
+    assert [path.name for path in tmp_path.rglob("*")] == ["conf"]
 
 
 @pytest.mark.parametrize("problem", ["empty", "gone"])

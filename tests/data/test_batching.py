@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from asrtts.data import augmentation, manifest
 from asrtts.data.batching import Config, Index, epoch_batches, requests
@@ -15,6 +17,7 @@ from asrtts.registry import UserError
 
 PERTURBED = augmentation.Config(speed=(0.9, 1.0, 1.1))
 PLAIN = augmentation.NONE
+TOP = Path(__file__).resolve().parents[2]
 
 
 def aishell_like(count: int) -> np.ndarray:
@@ -61,6 +64,16 @@ def test_an_utterance_longer_than_a_batch_stands_alone():
 def test_padding_is_at_most_one_percent(make, limit):
     seconds = make(30_000)
     lengths = [seconds[rows] / speeds for rows, speeds in plan(Config(seconds=limit), seconds)]
+    assert 1 - sum(each.sum() for each in lengths) / sum(padded(each) for each in lengths) <= 0.01
+
+
+@pytest.mark.parametrize(
+    ("recipe", "make", "count"), [("aishell", aishell_like, 120_000), ("librispeech", librispeech_like, 280_000)]
+)
+def test_padding_of_the_published_presets_is_at_most_one_percent(recipe, make, count):
+    settings = yaml.safe_load((TOP / f"egs/{recipe}/asr/conf/encoder.yaml").read_text())["batching"]
+    seconds = make(count)
+    lengths = [seconds[rows] / speeds for rows, speeds in plan(Config(**settings), seconds)]
     assert 1 - sum(each.sum() for each in lengths) / sum(padded(each) for each in lengths) <= 0.01
 
 
