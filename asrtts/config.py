@@ -113,8 +113,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
-        near = suggestion(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
-        raise UserError(f"{path}: no such settings file{near}") from None
+        raise UserError(f"{path}: {_why_missing(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
     except yaml.MarkedYAMLError as error:
@@ -127,6 +126,15 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path}: wanted `key: value` lines, found {_shown(values)}")
     return values
+
+
+def _why_missing(path: Path) -> str:
+    folder = path.parent
+    if folder.is_dir():
+        near = suggestion(path.stem, [p.stem for p in folder.glob("*.yaml")])  # with .yaml any two would be alike
+        return f"no such settings file{near}"
+    others = [p.name for p in folder.parent.glob("*/") if p.is_dir()]
+    return f"no such settings file, since there is no folder {folder.name}{suggestion(folder.name, others)}"
 
 
 def build(kind: type[Kind], values: dict[str, Any], where: str) -> Kind:

@@ -75,7 +75,7 @@ def train_sentencepiece(texts: Sequence[str], kind: str, size: int) -> tuple[byt
             model_type=kind,
             vocab_size=size - 1,  # its <unk> is ours, <blank> is not in the model
             character_coverage=1.0,
-            normalization_rule_name="identity",  # `asrtts prepare` has normalized
+            normalization_rule_name="identity",  # the text is trained on and scored as it is written
             max_sentence_length=1 << 20,  # bytes; the default 4192 leaves long lines out without a word
             num_threads=1,  # with more, the order of sums and so the pieces may differ
             unk_id=0,
