@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from asrtts.data.diagnosis import KINDS, Finding, Seen
 from asrtts.data.inspection import Limits
 from asrtts.data.utterance import Utterance
 from asrtts.registry import UserError, suggestion
+from asrtts.text.normalization import CASES, normalize
 from asrtts.text.tokenizer import Tokenizer
 
 Splits = dict[str, list[Utterance]]
@@ -52,6 +54,8 @@ def parser() -> ArgumentParser:
     add("--allow", action="append", default=[], metavar="KIND", help="report this kind, but neither stop nor drop")
     add("--stop", action="append", default=[], metavar="KIND", help="stop at this kind, e.g. speaker-leak")
     add("--keep-going", action="store_true", help="allow every kind that stops")
+    add("--case", choices=CASES, default="keep", help="of the text (default: %(default)s, as the corpus has it)")
+    add("--no-punctuation", action="store_true", help="take it out of the text; apostrophes inside words stay")
     add("--allow-pipes", action="store_true", help="run the commands that a Kaldi wav.scp holds")
     add("--force", action="store_true", help="do it again though nothing changed")
     options.epilog = "kinds: " + ", ".join(KINDS)
@@ -62,7 +66,7 @@ def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
     effects, limits = _effects(args), _limits(args)
     tokenizer = Tokenizer.load(args.tokens) if args.tokens else None
-    splits = _utterances(args)
+    splits = _written_alike(_utterances(args), args)
     keys = survey.keys([u for utterances in splits.values() for u in utterances], limits)
     fingerprint = _fingerprint(args, splits, keys, tokenizer)
     if not args.force and (before := _finished(args.data, fingerprint)):
@@ -135,6 +139,14 @@ def _utterances(args: argparse.Namespace) -> Splits:
             warn(f"{args.corpus} is read from {root}, since {errors[0]}")
         return splits
     raise errors[0]
+
+
+def _written_alike(splits: Splits, args: argparse.Namespace) -> Splits:
+    """The texts in one form where that was asked for; else as the corpus has them, which is what its results count."""
+    if args.case == "keep" and not args.no_punctuation:
+        return splits
+    form = partial(normalize, case=args.case, punctuation=not args.no_punctuation)
+    return {split: [replace(u, text=form(u.text)) for u in utterances] for split, utterances in splits.items()}
 
 
 def _look(splits: Splits, keys: list[str], limits: Limits, args: argparse.Namespace) -> list[Seen]:

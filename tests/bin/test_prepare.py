@@ -81,6 +81,16 @@ def corpus(tmp_path, monkeypatch) -> Corpus:
     return made
 
 
+def test_texts_are_as_the_corpus_has_them_unless_one_form_is_asked_for(corpus):
+    for split in corpus.splits:
+        corpus.splits[split] = [replace(u, text="It\u2019s  3.5, \uff4fK?") for u in corpus.splits[split]]
+    texts = {}
+    for options in ((), ("--case", "upper", "--no-punctuation")):
+        corpus.prepare(*options)
+        (texts[options],) = {u.text for u in manifest.read(corpus.data / "train")}
+    assert list(texts.values()) == ["It\u2019s  3.5, \uff4fK?", "IT'S 3.5 OK"]
+
+
 def missing(corpus: Corpus, split: str) -> None:
     Path(corpus.add(split, "bad").audio).unlink()
 
