@@ -1,4 +1,4 @@
-# make demo   train three recognizers on an invented corpus, on this machine (about ten minutes on two cores)
+# make demo   train three recognizers on an invented corpus, on this machine (about twelve minutes of processor time)
 # make test   run the tests
 # make lint   ruff and, where it is installed, shellcheck
 # make clean  remove the environment and what the mini recipe made
