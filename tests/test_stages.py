@@ -6,6 +6,7 @@ import os
 import pty
 import resource
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -185,6 +186,7 @@ def _on_a_terminal(run, typed: bytes = b"", after: bytes = b"") -> tuple[int, by
     environment = {**PLAIN, "PATH": f"{run.top / 'bin'}:{PLAIN['PATH']}"}
     process, terminal = pty.fork()
     if process == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # in a background job it is ignored, and so by all it starts
         os.execve(run.folder / "run.sh", ["./run.sh", "--stage", "1", "--stop-stage", "3"], environment)
     screen, waiting = b"", typed
     while True:
