@@ -1,12 +1,14 @@
-"""Files that are whole or not there, and one line for a disk that is full or must not be written."""
+"""Files that are whole or not there, and one line for a damaged one or a disk that is full or must not be written."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from asrtts.registry import UserError
 
@@ -24,6 +26,18 @@ def write(goal: Path, text: str) -> None:
     except OSError as error:
         remove(beside)
         raise storage_error(goal, error) from None
+
+
+def json_object(text: bytes | str, where: str, mend: str) -> dict[str, Any]:
+    """An object that we wrote as JSON. Raises UserError, with what mends it, if it is none any more."""
+    try:
+        values = json.loads(text)
+    except ValueError as error:  # no JSON, or no UTF-8
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else error
+        raise UserError(f"{where}: not JSON ({reason}); {mend}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: wanted an object, found {values!r:.60}")
+    return values
 
 
 def remove(path: Path) -> None:

@@ -135,14 +135,7 @@ def _optional(path: Path) -> dict[str, Any]:
 
 
 def _parse(text: bytes, where: str) -> dict[str, Any]:
-    try:
-        values = json.loads(text)
-    except ValueError as error:  # no JSON, or no UTF-8
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else error
-        raise UserError(f"{where}: not JSON ({reason}); write it again with the stage that made it") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{where}: wanted an object, found {values!r:.60}")
-    return values
+    return storage.json_object(text, where, "write it again with the stage that made it")
 
 
 def _levels(exp: Path) -> dict[str, Callable[[str], Sequence[str]]]:

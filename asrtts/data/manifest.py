@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from asrtts import storage
 from asrtts.data.utterance import Utterance
 from asrtts.registry import UserError, suggestion
 
@@ -43,13 +44,7 @@ def read(manifest: str | Path) -> Iterator[Utterance]:
 
 def parse(line: bytes | str, where: str) -> Utterance:
     """One manifest line as an Utterance; `where` names it in an error."""
-    try:
-        record = json.loads(line)
-    except ValueError as error:  # no JSON, or no UTF-8
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else error
-        raise UserError(f"{where}: not JSON ({reason}); make the manifest again with `asrtts prepare`") from None
-    if not isinstance(record, dict):
-        raise UserError(f"{where}: wanted an object, found {record!r:.60}")
+    record = storage.json_object(line, where, "make the manifest again with `asrtts prepare`")
     for key, value in record.items():
         if key not in _TYPES:
             raise UserError(f"{where}: unknown key '{key}'{suggestion(key, _TYPES)}")

@@ -8,7 +8,6 @@ log P(tokens) over all alignments that the beam kept, and over all there are if 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asrtts.search.hypothesis import Hypothesis
+from asrtts.search.transducer_greedy import Join, Predict, State
 
-State = tuple[Tensor, ...]
-Predict = Callable[[Tensor, State], tuple[Tensor, State]]  # tokens (N,), state -> (N, J), state
-Join = Callable[[Tensor, Tensor], Tensor]  # (N, J), (N, J) -> (N, V) logits
 NEVER = -float("inf")
 NO_TOKEN = -1
 NEGLIGIBLE = 20.0  # an utterance ends when all that is live has less than exp(-20) of its best result
