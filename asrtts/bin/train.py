@@ -115,6 +115,7 @@ def training_batches(
         augment=settings.augmentation,
         views=views,
         seed=settings.seed,
+        round_frames=round_frames(settings),
     )
     requests = batching.requests(
         settings.batching,
@@ -133,7 +134,8 @@ def validation(
     settings: Experiment, index: batching.Index, run: Run, tokenizer: Tokenizer, model: AsrModel, device: torch.device
 ) -> Callable[[], dict[str, float]]:
     """Loss and token error rate (by the cheapest search of the heads) on the dev manifest."""
-    dataset = UtteranceDataset(index, settings.features, run.statistics, tokenizer.encode)
+    rounded = round_frames(settings)
+    dataset = UtteranceDataset(index, settings.features, run.statistics, tokenizer.encode, round_frames=rounded)
     greedy = settings.decoding.model_copy(update={"beam": 1, "nbest": 1, "method": "auto", "ctc_weight": 0.0})
     plan = list(batching.epoch_batches(settings.batching, augmentation.NONE, index.seconds, 0, 0))
 
@@ -153,6 +155,11 @@ def validation(
         return {"loss": loss / utterances, "error": errors / max(tokens, 1)}
 
     return measure
+
+
+def round_frames(settings: Experiment) -> int:
+    """Frames of `batching.round_seconds`, at least one."""
+    return max(1, round(settings.batching.round_seconds / settings.features.hop_seconds))
 
 
 def measure_statistics(settings: Experiment, index: batching.Index) -> features.Statistics:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from asrtts.config import Settings
 from asrtts.data import augmentation, manifest
@@ -26,6 +26,9 @@ class Config(Settings):
     seconds: PositiveFloat = 120.0  # padded audio in a batch, over all processes
     window: PositiveInt = 10000  # utterances sorted together
     max_utterances: PositiveInt = 512
+    # Lengths are rounded up to a multiple of this; 0: not. oneDNN compiles for every shape of a batch on a CPU: with
+    # 0.32 the same 150 updates on AN4 took three quarters of the time and memory, with 6.5 % padding instead of 1.6.
+    round_seconds: float = Field(0.0, ge=0.0)
 
 
 class Index:
@@ -79,7 +82,7 @@ def epoch_batches(
     for start in range(0, len(order), config.window):
         window = order[start : start + config.window]
         factors = augmentation.speeds(speed, seed, epoch, window)
-        lengths = seconds[window] / factors
+        lengths = _rounded_up(seconds[window] / factors, config.round_seconds)
         by_length = np.argsort(lengths, kind="stable")
         window, factors, lengths = window[by_length], factors[by_length], lengths[by_length]
         cuts = _cut(lengths, config)
@@ -109,6 +112,10 @@ def requests(
             mine = slice(rank, None, world)
             yield Request(epoch, number, tuple(indices[mine].tolist()), tuple(factors[mine].tolist()), len(indices))
         epoch, batch = epoch + 1, 0
+
+
+def _rounded_up(lengths: np.ndarray, multiple: float) -> np.ndarray:
+    return np.ceil(lengths / multiple) * multiple if multiple else lengths
 
 
 def _cut(lengths: np.ndarray, config: Config) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -25,6 +26,7 @@ class UtteranceDataset(Dataset):
 
     Batch: feats (N, T, F), feat_lens (N,), tokens (N, U) padded with 0, token_lens (N,), utt_ids, and the request.
     With `views` 2 the rows are doubled: N = 2B, the second half another masking of the first (CR-CTC).
+    T is a multiple of `round_frames`.
     """
 
     def __init__(
@@ -37,9 +39,10 @@ class UtteranceDataset(Dataset):
         augment: augmentation.Config = augmentation.NONE,
         views: int = 1,
         seed: int = 0,
+        round_frames: int = 1,
     ) -> None:
         self.index, self.feature, self.statistics, self.encode = index, feature, statistics, encode
-        self.augment, self.views, self.seed = augment, views, seed
+        self.augment, self.views, self.seed, self.round_frames = augment, views, seed, round_frames
         augmentation.check(augment)
 
     def __getitem__(self, request: Request) -> Batch:
@@ -51,7 +54,7 @@ class UtteranceDataset(Dataset):
             for u, speed, rng in zip(utterances, request.speeds, rngs, strict=True)
         ]
         feats, feat_lens = features.fbank(self.feature, waves)
-        feats = self.statistics.normalize(feats, feat_lens)
+        feats = F.pad(self.statistics.normalize(feats, feat_lens), (0, 0, 0, -feats.shape[1] % self.round_frames))
         feats = self._masked_views(feats, feat_lens, rngs)
         tokens = [self.encode(u.text) for u in utterances]
         return {

@@ -211,3 +211,14 @@ def test_an_empty_manifest_is_refused(tmp_path):
     (tmp_path / "train.jsonl").write_text("")
     with pytest.raises(UserError, match="holds no utterances"):
         Index(tmp_path / "train")
+
+
+def test_rounded_lengths_give_few_shapes_and_batches_no_larger():
+    seconds, config = aishell_like(3000), Config(seconds=40.0, round_seconds=0.5)
+    shapes = set()
+    for rows, factors in plan(config, seconds):
+        longest = np.ceil((seconds[rows] / factors).max() / 0.5) * 0.5
+        assert len(rows) * longest <= 40.0
+        shapes.add((len(rows), longest))
+    exact = {(len(rows), (seconds[rows] / factors).max()) for rows, factors in plan(Config(seconds=40.0), seconds)}
+    assert len(shapes) < len(exact) / 5

@@ -197,3 +197,12 @@ def test_an_utterance_without_a_frame_is_a_row_of_length_0(tmp_path, views):
 def test_tokens_are_padded_with_blanks():
     assert pad([[7, 8], [9], []]).tolist() == [[7, 8], [9, 0], [0, 0]]
     assert pad([]).shape == (0, 0) and pad([[], []]).shape == (2, 0) and pad([[]]).dtype == torch.int64
+
+
+def test_rounding_adds_frames_of_padding_and_nothing_else(corpus):
+    exact, rounded = (made(dataset(corpus, augment=MASKED, seed=3, round_frames=n), 0) for n in (1, 16))
+    for one, two in zip(exact, rounded, strict=True):
+        frames = one["feats"].shape[1]
+        assert two["feats"].shape[1] % 16 == 0 and two["feats"].shape[1] - frames < 16
+        assert torch.equal(two["feats"][:, :frames], one["feats"]) and not two["feats"][:, frames:].any()
+        assert torch.equal(one["feat_lens"], two["feat_lens"])
