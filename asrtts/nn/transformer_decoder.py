@@ -185,7 +185,7 @@ def _contiguous(tensors: list[Tensor]) -> list[Tensor]:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
-    """softmax(q k / sqrt(d) + hidden) v; q (N, H, U, d), k and v (N, H, T, d), hidden as in `padding` -> (N, H, U, d)."""
+    """softmax(q k / sqrt(d) + hidden) v of q (N, H, U, d), k and v (N, H, T, d); hidden as in `padding`."""
     hidden = hidden.to(q.dtype)
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=hidden)
