@@ -18,13 +18,13 @@ from asrtts.metrics.distributions import normal_p
 
 @dataclass(frozen=True)
 class MatchedPairs:
-    """`z` and `p` are None where the test cannot be had: all segments differ by the same amount, other than none."""
+    """Where all segments differ by the same amount there is no Z (sc_stats says 0); p is then that of a sign test."""
 
     segments: int  # with an error of at least one system
     mean: float  # errors of the first less those of the second, a segment
     deviation: float
     z: float | None
-    p: float | None  # two-sided
+    p: float  # two-sided
 
 
 class Marks:
@@ -84,6 +84,6 @@ def matched_pairs(errors: np.ndarray) -> MatchedPairs:
         return MatchedPairs(count, 0.0, 0.0, 0.0, 1.0)
     mean, deviation = float(differences.mean()), float(differences.std(ddof=1)) if count > 1 else 0.0
     if deviation == 0:
-        return MatchedPairs(count, mean, 0.0, None, None)
+        return MatchedPairs(count, mean, 0.0, None, 0.5 ** (count - 1))
     z = mean / (deviation / math.sqrt(count))
     return MatchedPairs(count, mean, deviation, z, normal_p(z))

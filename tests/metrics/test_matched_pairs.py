@@ -131,5 +131,6 @@ def test_segments_by_hand(a: str, b: str, segments: list[list[int]]) -> None:
 
 def test_equal_systems_and_systems_a_constant_apart() -> None:
     assert matched_pairs(segment_errors(Marks(["CS"]), Marks(["CD"]))).p == 1.0
-    assert matched_pairs(segment_errors(Marks(["CS", "CS"]), Marks(["CC", "CC"]))).p is None
+    apart = matched_pairs(segment_errors(Marks(["CS"] * 3), Marks(["CC"] * 3)))
+    assert apart.z is None and apart.p == 2 * 0.5**3  # all three segments on one side, or all on the other
     assert matched_pairs(segment_errors(Marks(["CC"]), Marks(["CC"]))).segments == 0

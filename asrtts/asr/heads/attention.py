@@ -60,6 +60,10 @@ class Head(nn.Module):
             memory_positions=config.memory_positions,
         )
 
+    def auxiliary(self) -> list[str]:
+        """What the loss holds beside the cross-entropy, with its weight."""
+        return [f"label smoothing {self.config.label_smoothing:g}"] if self.config.label_smoothing else []
+
     def loss(
         self, enc: Tensor, enc_lens: Tensor, tokens: Tensor, token_lens: Tensor, layers: list[Tensor] | None = None
     ) -> dict[str, Tensor]:

@@ -43,6 +43,13 @@ class Head(nn.Module):
         self.dropout = Dropout(config.dropout)
         self.projection = nn.Linear(enc_dim, vocab_size)
 
+    def auxiliary(self) -> list[str]:
+        """What the loss holds beside CTC on the last block, with its weight."""
+        config, parts = self.config, []
+        if config.inter_layers:
+            parts.append(f"InterCTC {config.inter_weight:g} at {', '.join(map(str, config.inter_layers))}")
+        return [*parts, *([f"CR-CTC {config.consistency:g}"] if config.consistency else [])]
+
     def log_probs(self, enc: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, V), float32 whatever the autocast."""
         return self.projection(self.dropout(enc)).float().log_softmax(-1)

@@ -55,6 +55,10 @@ class Head(nn.Module):
         self.joiner = nn.Linear(config.joiner_dim, vocab_size)
         self.dropout = nn.Dropout(config.dropout)
 
+    def auxiliary(self) -> list[str]:
+        """What the loss holds beside the Transducer's own: nothing."""
+        return []
+
     def loss(
         self, enc: Tensor, enc_lens: Tensor, tokens: Tensor, token_lens: Tensor, layers: list[Tensor] | None = None
     ) -> dict[str, Tensor]:
