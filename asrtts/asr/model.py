@@ -105,6 +105,10 @@ class AsrModel(nn.Module):
             return JOINT
         return f"{main}_{self.heads[main].searches[0]}"
 
+    def leader(self, decoding: Decoding) -> nn.Module:
+        """The head whose hypotheses the search grows: attention in the joint one."""
+        return self.heads[_heads_of(self.method(decoding))[0]]
+
     @torch.no_grad()
     def search(self, feats: Tensor, feat_lens: Tensor, decoding: Decoding) -> list[list[Hypothesis]]:
         """n-best lists of a batch (B, T, F); each entry's frames count encoder frames."""

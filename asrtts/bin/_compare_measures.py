@@ -15,8 +15,11 @@ import torch
 
 from asrtts.bin import _compare_fair
 from asrtts.bin._compare_fair import Member, System
+from asrtts.bin._decoded import Line, TimedLine
+from asrtts.bin._decoded import lines as lines_of
+from asrtts.data.utterance import Utterance
 from asrtts.experiment import Run
-from asrtts.metrics import error_rate, significance, verdict
+from asrtts.metrics import emission, error_rate, significance, verdict
 from asrtts.metrics.verdict import Outputs
 
 
@@ -53,17 +56,20 @@ def _rate(
     return found
 
 
-# Costs ------------------------------------------------------------------------------------------------------------
+# Measures ---------------------------------------------------------------------------------------------------------
+
+
+Of = Callable[[Member], "float | Missing"]
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A row of the table; `of` gives a run's value, `over` joins those of several seeds."""
+    """A row of the table. `of` gives a run's value and `over` joins those of several seeds, where runs recorded it."""
 
     heading: str
-    of: Callable[[Member], float | Missing]
-    over: Callable[[list[float]], float]
-    show: Callable[[float], str]
+    show: Callable[[Any], str]
+    of: Of | None = None
+    over: Callable[[list[float]], float] = max
 
 
 def _fact(key: str, reason: str, scale: float = 1.0) -> Callable[[Member], float | Missing]:
@@ -98,35 +104,104 @@ def _memory(of: str) -> Callable[[Member], float | Missing]:
     return peak
 
 
-def _number(form: str) -> Callable[[float], str]:
-    return lambda value: form.format(value)
+def _perplexity(value: float | None, uniform: float) -> str:
+    return "none" if value is None else f"{value:.1f} of {uniform:.0f}"
+
+
+def _three(value: float) -> str:
+    """Three digits at least: 0.262, 11.4, 1,234"""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _count(value: float) -> str:
     return f"{value / 1e6:.2f} M" if value >= 1e6 else f"{value / 1e3:.0f} k"
 
 
-NOT_TRAINED = "not recorded: training has not ended"
-MEASURES = {
-    "parameters": Measure("parameters", _fact("parameters", "no run.json"), max, _count),
-    "size_mb": Measure("size on disk, MB", _size, max, _number("{:.1f}")),
+COSTS = {
+    "parameters": Measure("parameters", _count, _fact("parameters", "no run.json")),
+    "size_mb": Measure("size on disk, MB", "{:.1f}".format, _size),
+    "encoder_macs": Measure("M multiply-adds a second, encoder", _three),
+    "search_macs": Measure("M multiply-adds a second, search", _three),
+    "rtf": Measure("RTF, one thread", "{:.4f}".format, _rtf, statistics.fmean),
+    "decode_memory_mb": Measure("peak memory, decoding, MB", "{:.0f}".format, _memory("decoding")),
+    "train_memory_mb": Measure("peak memory, training, MB", "{:.0f}".format, _memory("training")),
     "train_minutes": Measure(
-        "training, minutes", _fact("train_minutes", NOT_TRAINED), statistics.fmean, _number("{:.0f}")
+        "training, minutes",
+        "{:.1f}".format,
+        _fact("train_minutes", "not recorded: training has not ended"),
+        statistics.fmean,
     ),
-    "train_memory_mb": Measure("peak memory, training, MB", _memory("training"), max, _number("{:.0f}")),
-    "decode_memory_mb": Measure("peak memory, decoding, MB", _memory("decoding"), max, _number("{:.0f}")),
-    "rtf": Measure("RTF, one thread", _rtf, statistics.fmean, _number("{:.4f}")),
 }
+PROPERTIES = {
+    "search_steps": Measure("search steps an utterance", "{:.1f}".format),
+    "lengths": Measure("frames T, tokens U an utterance", lambda pair: f"{pair[0]:.1f}, {pair[1]:.1f}"),
+    "internal_lm": Measure("internal LM, perplexity of a token", lambda v: _perplexity(*v)),
+    "alignment": Measure("a token is read from", lambda v: "one frame" if v[0] == "hard" else f"{v[1]:.1f} frames"),
+    "monotonic": Measure("tokens read in order, %", lambda v: "100, always" if v[1] == "hard" else f"{v[0]:.1f}"),
+    "emission_delay_ms": Measure("emission delay, ms: median, 90 %", lambda pair: f"{pair[0]:.0f}, {pair[1]:.0f}"),
+}
+MEASURES = {**COSTS, **PROPERTIES}
+Measured = dict[str, dict[str, Any]]
 
 
-def costs(system: System) -> dict[str, dict[str, Any]]:
-    """Every measure of a system: {"value": ..., "why": None} or {"value": None, "why": the reason}."""
+def recorded(system: System) -> Measured:
+    """What the runs of a system recorded: {"value": ..., "why": None} or {"value": None, "why": the reason}."""
     found = {}
     for key, measure in MEASURES.items():
-        values = [measure.of(member) for member in system.members]
-        reasons = [value for value in values if isinstance(value, Missing)]
-        found[key] = {"value": None if reasons else measure.over(values), "why": reasons[0] if reasons else None}
+        if measure.of is not None:
+            found[key] = joined([measure.of(member) for member in system.members], measure.over)
     return found
+
+
+def joined(values: Sequence[float | Missing], over: Callable[[list[float]], float]) -> dict[str, Any]:
+    """One value of those of several runs; missing where one of them is."""
+    reasons = [value for value in values if isinstance(value, Missing)]
+    return {"value": None if reasons else over(values), "why": reasons[0] if reasons else None}
+
+
+def search_steps(lines: Sequence[Line]) -> float | Missing:
+    """Mean over the utterances, as the search counted them."""
+    steps = [line.steps for line in lines if line.steps is not None]
+    return statistics.fmean(steps) if len(steps) == len(lines) else Missing("decoded by an older asrtts; decode again")
+
+
+def emission_delay(
+    system: System,
+    words: Outputs,
+    test: str,
+    utterances: dict[str, Utterance],
+    spoken: emission.Alignment | None,
+) -> dict[str, Any]:
+    """Milliseconds from the end of each right word to the frame where it was emitted: median and 90th percentile."""
+    if spoken is None:
+        return {"value": None, "why": "no --alignment"}
+    found: list[float] = []
+    for member, edits in zip(system.members, words.edits, strict=True):
+        lines = lines_of(member.exp, test, utterances, TimedLine)
+        for (utt_id, utterance), edit in zip(utterances.items(), edits, strict=True):
+            emitted = emission.word_times((piece.token, piece.time) for piece in lines[utt_id].tokens)
+            if utt_id in spoken and [word for word, _ in emitted] == lines[utt_id].hyp.split():
+                found += emission.delays(edit, utterance.text.split(), spoken[utt_id], emitted) or []
+    if not found:
+        return {"value": None, "why": "no right word stands in the alignment as it does in the manifest"}
+    return {"value": [1000 * statistics.median(found), 1000 * float(np.quantile(found, 0.9))], "why": None}
+
+
+def measured(properties: dict[str, Any] | Missing) -> Measured:
+    """What `_compare_probe.probe` found, as rows."""
+    if isinstance(properties, Missing):
+        keys = ("encoder_macs", "search_macs", "lengths", "internal_lm", "alignment", "monotonic")
+        return {key: {"value": None, "why": str(properties)} for key in keys}
+    p = properties
+    values = {
+        "encoder_macs": p["encoder_macs"] / 1e6,
+        "search_macs": p["search_macs"] / 1e6,
+        "lengths": [p["frames"], p["tokens"]],
+        "internal_lm": [p["internal_lm_perplexity"], p["uniform_perplexity"]],
+        "alignment": [p["alignment"], p["attention_frames"]],
+        "monotonic": [p["monotonic_percent"], p["alignment"]],
+    }
+    return {key: {"value": value, "why": None} for key, value in values.items()}
 
 
 def described(system: System) -> dict[str, Any]:

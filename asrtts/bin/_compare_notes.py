@@ -75,15 +75,15 @@ def _of_speakers(count: int | None) -> list[str]:
 
 def _of_costs(systems: list[dict[str, Any]]) -> list[str]:
     """The reason of every dash, once for all systems that have it."""
-    lines = []
+    rows: dict[tuple[str, str], list[str]] = defaultdict(list)  # (systems, reason) -> rows
     for key, measure in MEASURES.items():
         reasons: dict[str, list[str]] = defaultdict(list)
         for system in systems:
-            if system["costs"][key]["why"]:
-                reasons[system["costs"][key]["why"]].append(system["name"])
+            if system["measures"][key]["why"]:
+                reasons[system["measures"][key]["why"]].append(system["name"])
         for reason, names in reasons.items():
-            lines.append(f"{measure.heading}: {_named(names)}: {reason}.")
-    return lines
+            rows[_named(names), reason].append(measure.heading)
+    return [f"{'; '.join(headings)}: {names}: {reason}." for (names, reason), headings in rows.items()]
 
 
 def _named(names: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from asrtts.bin._compare_measures import MEASURES
+from asrtts.bin._compare_measures import COSTS, PROPERTIES
 
 Comparison = dict[str, Any]
 Row = tuple[str, list[str]]
@@ -86,11 +86,13 @@ def sections(comparison: Comparison) -> list[Section]:
             ],
         )
     )
-    costs = [
-        row(measure.heading, lambda s, k=key, m=measure: _cost(s["costs"][k]["value"], m.show))
-        for key, measure in MEASURES.items()
-    ]
-    return [*found, ("what it costs", costs)]
+    for heading, measures in (("what it costs", COSTS), ("how it decodes", PROPERTIES)):
+        rows = [
+            row(measure.heading, lambda s, k=key, m=measure: _shown(s["measures"][k]["value"], m.show))
+            for key, measure in measures.items()
+        ]
+        found.append((heading, rows))
+    return found
 
 
 def below(comparison: Comparison) -> list[str]:
@@ -114,5 +116,5 @@ def _interval(bounds: list[float] | None) -> str:
     return f"{bounds[0]:.1f}-{bounds[1]:.1f}" if bounds else "-"
 
 
-def _cost(value: float | None, show: Any) -> str:
+def _shown(value: Any, show: Any) -> str:
     return "-" if value is None else show(value)

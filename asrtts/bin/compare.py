@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import track
+
 from asrtts import __version__, storage
-from asrtts.bin import _compare_fair, _compare_measures, _compare_notes, _compare_table, _decoded
+from asrtts.bin import _compare_fair, _compare_measures, _compare_notes, _compare_probe, _compare_table, _decoded
 from asrtts.bin._compare_fair import System
+from asrtts.bin._compare_measures import Missing
 from asrtts.config import ArgumentParser
 from asrtts.data.utterance import Utterance
-from asrtts.metrics import error_rate, verdict
+from asrtts.metrics import emission, error_rate, verdict
 from asrtts.metrics.verdict import Outputs
 from asrtts.registry import UserError
 
@@ -37,6 +42,12 @@ def parser() -> ArgumentParser:
     options.add_argument(
         "--allow", action="append", default=[], metavar="KEY", help="compare although KEY is not equal; repeatable"
     )
+    options.add_argument(
+        "--alignment", type=Path, metavar="CTM", help="when each word is spoken, for the emission delay"
+    )
+    options.add_argument(
+        "--quick", action="store_true", help="leave out what is measured on the models: multiply-adds and properties"
+    )
     options.add_argument("--out", type=Path, default=Path("exp/compare"), metavar="DIR", help="default: exp/compare")
     return options
 
@@ -50,8 +61,15 @@ def main(argv: list[str]) -> None:
     allowed = [key for key in args.allow if key != "utterances"]
     unequal = _compare_fair.refuse_unequal(systems, allowed)
     said, common = hypotheses(systems, name, utterances, "utterances" in args.allow)
+    spoken = emission.read_ctm(args.alignment) if args.alignment else None
 
-    comparison = compare(systems, common, said)
+    words, characters = (outputs(systems, common, said, split) for split in (error_rate.words, error_rate.characters))
+    comparison = compare(systems, common, said, words, characters)
+    console = Console(stderr=True)
+    for row, system, output in track(
+        list(zip(comparison["systems"], systems, words, strict=True)), "measuring", console=console, transient=True
+    ):
+        row["measures"] = measures(system, output, name, common, said, spoken, args.quick)
     comparison |= {"asrtts": __version__, "test": name, "allowed": args.allow}
     comparison["utterances_left_out"] = len(utterances) - len(common)
     comparison["fair"] = {"not_equal": _compare_measures.allowed(unequal), "unknown": _compare_fair.unknown(systems)}
@@ -81,12 +99,16 @@ def hypotheses(
     return said, common
 
 
-def compare(systems: Sequence[System], utterances: dict[str, Utterance], said: Said) -> dict[str, Any]:
+def compare(
+    systems: Sequence[System],
+    utterances: dict[str, Utterance],
+    said: Said,
+    words: Sequence[Outputs],
+    characters: Sequence[Outputs],
+) -> dict[str, Any]:
     """What compare.json holds of the systems and their pairs; docs/comparing.md explains its keys."""
     speakers = [u.speaker for u in utterances.values()]
     known = speakers if all(speakers) and len(set(speakers)) > 1 else None
-    words = outputs(systems, utterances, said, error_rate.words)
-    characters = outputs(systems, utterances, said, error_rate.characters)
     wer, cer = _compare_measures.rates(words, known), _compare_measures.rates(characters, known)
     # Text without blanks, as most Chinese corpora have it, is one word an utterance: it is judged by characters.
     judged, unit = (characters, "characters") if wer[0]["ref"] <= len(utterances) < cer[0]["ref"] else (words, "words")
@@ -100,7 +122,6 @@ def compare(systems: Sequence[System], utterances: dict[str, Utterance], said: S
             **{"wer": wer[i], "cer": cer[i]},
             "sentences_wrong_percent": 100 * wer[i]["sentences_wrong"] / len(utterances),
             **_compare_measures.described(system),
-            "costs": _compare_measures.costs(system),
         }
         for i, system in enumerate(systems)
     ]
@@ -121,6 +142,27 @@ def outputs(
         return error_rate.align(refs, [split(said[exp][utt_id].hyp) for utt_id in utterances])
 
     return [Outputs(s.name, [m.seed for m in s.members], [edits(m.exp) for m in s.members]) for s in systems]
+
+
+def measures(
+    system: System,
+    words: Outputs,
+    name: str,
+    utterances: dict[str, Utterance],
+    said: Said,
+    spoken: emission.Alignment | None,
+    quick: bool,
+) -> _compare_measures.Measured:
+    """What a system costs and how it decodes; on its models, what the first run says, since all have one shape."""
+    found = _compare_measures.recorded(system)
+    steps = [_compare_measures.search_steps([said[m.exp][u] for u in utterances]) for m in system.members]
+    found["search_steps"] = _compare_measures.joined(steps, statistics.fmean)
+    left_out = Missing("left out by --quick")
+    found |= _compare_measures.measured(
+        left_out if quick else _compare_probe.probe(system.members[0], list(utterances.values()))
+    )
+    found["emission_delay_ms"] = _compare_measures.emission_delay(system, words, name, utterances, spoken)
+    return found
 
 
 def _run(

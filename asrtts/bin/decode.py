@@ -22,7 +22,7 @@ from asrtts.experiment import Run, refuse_too_short
 from asrtts.registry import UserError
 from asrtts.search.hypothesis import Hypothesis
 from asrtts.text.tokenizer import Tokenizer
-from asrtts.training import parallel
+from asrtts.training import memory, parallel
 
 
 def parser() -> ArgumentParser:
@@ -69,6 +69,7 @@ def main(argv: list[str]) -> None:
         "seconds": round(audio_seconds, 2),
         "utterances": len(lines),
         "precision": "float32",
+        **memory.peak(device),
     }
     storage.write(goal.with_suffix(".summary.json"), json.dumps(summary, indent=1) + "\n")
     # last: it ends the stage
@@ -124,6 +125,7 @@ def record(
             for token, frame, sure in zip(best.tokens, best.frames, best.confidences, strict=True)
         ],
         "nbest": [{"text": tokenizer.decode(h.tokens), "score": round(h.score, 5)} for h in hyps],
+        "steps": best.steps,
         "seconds": utterance.seconds,
         "speaker": utterance.speaker,
         "method": method,

@@ -20,7 +20,7 @@ from asrtts.data import audio, augmentation, batching, features
 from asrtts.data.dataset import UtteranceDataset, batches, start_early
 from asrtts.experiment import Experiment, Run
 from asrtts.text.tokenizer import Tokenizer
-from asrtts.training import parallel
+from asrtts.training import memory, parallel
 from asrtts.training.trainer import Trainer, wants_bf16
 
 STATISTICS_UTTERANCES = 2000  # enough for a mean and a variance of each bin
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
         with closing(stream):
             trainer.fit(stream, measure)
     if rank == 0 and run.facts().get("updates") != trainer.update:
-        run.record(train_minutes=round(trainer.seconds / 60, 2), updates=trainer.update)
+        run.record(train_minutes=round(trainer.seconds / 60, 2), updates=trainer.update, **memory.peak(device))
     parallel.stop()
 
 

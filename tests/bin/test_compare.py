@@ -226,8 +226,29 @@ def test_text_without_blanks_is_judged_by_characters(recipe: Path) -> None:
 def test_every_dash_has_its_reason(recipe: Path) -> None:
     found = compared(decoded("ctc", wrong(5), summary={"threads": 2}))
     assert any(note.startswith("RTF, one thread: ctc: decoded on several threads") for note in found["notes"])
-    dashes = [key for key, cost in found["systems"][0]["costs"].items() if cost["value"] is None]
-    assert all(found["systems"][0]["costs"][key]["why"] for key in dashes)
+    dashes = [key for key, cost in found["systems"][0]["measures"].items() if cost["value"] is None]
+    assert all(found["systems"][0]["measures"][key]["why"] for key in dashes)
+
+
+def test_a_word_comes_as_late_as_its_last_token(recipe: Path) -> None:
+    exp = decoded("ctc", PERFECT)
+    path = Path(exp, "decode/test.jsonl")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:  # a piece every 0.1 s; the last one of a word 50 ms behind its end
+        pieces = "▁".join(line["hyp"].split())
+        line["tokens"] = [{"token": piece, "time": round(0.1 * n, 3)} for n, piece in enumerate(pieces)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ends = {
+        u: [(w, 0.1 * (len(" ".join(t.split()[: n + 1])) - 1)) for n, w in enumerate(t.split())]
+        for u, t in TEXTS.items()
+    }
+    ctm = [f"{u} 1 {end - 0.3:.3f} 0.25 {word}\n" for u, words in ends.items() for word, end in words]
+    Path("words.ctm").write_text(";; spoken\n" + "".join(ctm))
+    delay = compared(exp, "--alignment", "words.ctm")["systems"][0]["measures"]["emission_delay_ms"]
+    assert delay["value"] == pytest.approx([50.0, 50.0], abs=1e-6)
+    Path("words.ctm").write_text("u1 1 0.3\n")
+    with pytest.raises(UserError, match="words.ctm:1: no CTM"):
+        compare.main([exp, "--test", "test", "--alignment", "words.ctm"])
 
 
 def test_the_table_fits_a_terminal(recipe: Path) -> None:

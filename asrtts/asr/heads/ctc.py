@@ -108,6 +108,14 @@ class Head(nn.Module):
             return ctc_greedy(self.log_probs(enc), enc_lens)
         return ctc_prefix_beam(self.log_probs(enc), enc_lens, beam, nbest)
 
+    def internal_lm(self, tokens: Tensor, token_lens: Tensor) -> Tensor | None:
+        """None: a frame's token does not depend on the tokens before it."""
+        return None
+
+    def attention(self, enc: Tensor, enc_lens: Tensor, tokens: Tensor) -> Tensor | None:
+        """None: every token is read from one frame, each after the one before."""
+        return None
+
     def parts(self) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
         """The one piece to export: enc (B, T, D) -> log-probabilities (B, T, V)."""
         example = torch.zeros(1, 16, self.projection.in_features, device=self.projection.weight.device)

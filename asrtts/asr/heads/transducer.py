@@ -95,6 +95,20 @@ class Head(nn.Module):
             return transducer_greedy(*given, max_symbols_per_frame=limit)
         return transducer_beam(*given, beam=beam, nbest=nbest, max_symbols_per_frame=limit)
 
+    def internal_lm(self, tokens: Tensor, token_lens: Tensor) -> Tensor | None:
+        """What predictor and joiner make of the tokens alone: log-probabilities (N, U) where nothing is heard.
+
+        The encoder's part of the joiner's sum is zero and blank is taken out (Variani et al. 2020, "Hybrid
+        autoregressive transducer", section 4; Meng et al. 2021).
+        """
+        pred = self.from_predictor(self.predictor(tokens))[:, :-1]
+        logits = self.joiner(torch.tanh(pred))[:, :, 1:]
+        return logits.float().log_softmax(-1).gather(2, tokens.clamp(min=1)[:, :, None] - 1)[:, :, 0]
+
+    def attention(self, enc: Tensor, enc_lens: Tensor, tokens: Tensor) -> Tensor | None:
+        """None: every token is read from one frame, none before that of the token before."""
+        return None
+
     def _predict(self, tokens: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         out, state = self.predictor.step(tokens, state)
         return self.from_predictor(out), state
