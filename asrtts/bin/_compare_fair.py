@@ -13,6 +13,7 @@ from typing import Any
 
 from asrtts import experiment
 from asrtts.bin import _decoded
+from asrtts.config import build
 from asrtts.experiment import HARMLESS_KEYS, Experiment
 from asrtts.registry import UserError, suggestion
 
@@ -61,8 +62,11 @@ class System:
 
 def read(exp: Path, test: str) -> Member:
     """Raises UserError if the folder is no run of ours or was not decoded."""
-    run = experiment.Run.open(exp)
-    return Member(exp, run.experiment, _decoded.facts(exp), _decoded.summary(exp, test))
+    run, facts, summary = experiment.Run.open(exp), _decoded.facts(exp), _decoded.summary(exp, test)
+    # Whatever else they hold is compared as it stands; these are reckoned with.
+    build(_decoded.RunCost, facts, f"{exp}/run.json")
+    build(_decoded.DecodeCost, summary, f"{exp}/decode/{test}.summary.json")
+    return Member(exp, run.experiment, facts, summary)
 
 
 def systems(members: Sequence[Member]) -> list[System]:

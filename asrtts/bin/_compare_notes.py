@@ -60,7 +60,8 @@ def _of_seeds(systems: list[dict[str, Any]]) -> list[str]:
     if not alone:
         return []
     whose = "Every system" if len(alone) == len(systems) else _named(alone)
-    return [f"{whose} was trained once: its numbers say nothing of what another seed would give."]
+    were = "were each" if len(alone) > 1 and whose != "Every system" else "was"
+    return [f"{whose} {were} trained once: that says nothing of what another seed would give."]
 
 
 def _of_speakers(count: int | None) -> list[str]:

@@ -91,10 +91,14 @@ def counted(call: Any, *inputs: Any) -> tuple[float, Any]:
 
 
 def look(weights: Tensor) -> tuple[float, float, int]:
-    """Of attention weights (U, T): steps that do not go back (of U - 1), summed entropy in nats, and U."""
-    at = weights.argmax(-1)
-    entropy = -(weights * weights.clamp(min=1e-30).log()).sum(-1)
-    return float((at[1:] >= at[:-1]).sum()), float(entropy.sum()), len(weights)
+    """Of attention weights (H, U, T): steps that do not go back (of U - 1), summed entropy in nats, and U.
+
+    The frame of a step is the one that all heads together look at most, as a search gives it; the entropy is the mean
+    of theirs, since heads that look sharply at different frames are sharp.
+    """
+    at = weights.mean(0).argmax(-1)
+    entropy = -(weights * weights.clamp(min=1e-30).log()).sum(-1).mean(0)
+    return float((at[1:] >= at[:-1]).sum()), float(entropy.sum()), len(at)
 
 
 def _alignment(looks: Sequence[tuple[float, float, int]]) -> Properties:

@@ -35,8 +35,9 @@ def show(comparison: Comparison, console: Console | None = None) -> None:
             table.add_row(f"  {label}", *(Text(cell, style=style) for cell in cells))
         table.add_section()
     console.print(table)
-    for line in below(comparison):
-        console.print(Text(line))
+    for lines in (_verdicts(comparison), comparison["notes"]):
+        console.print("", *map(Text, lines), sep="\n")
+    console.print()
 
 
 def markdown(comparison: Comparison) -> str:
@@ -46,7 +47,8 @@ def markdown(comparison: Comparison) -> str:
     for heading, rows in sections(comparison):
         lines.append(_line([f"**{heading}**", *[""] * len(names)]))
         lines += [_line([label, *cells]) for label, cells in rows]
-    lines += ["", *(f"- {line}" for line in below(comparison))]
+    for below in (_verdicts(comparison), comparison["notes"]):
+        lines += ["", *(f"- {line}" for line in below)]
     return "\n".join(lines) + "\n"
 
 
@@ -95,9 +97,8 @@ def sections(comparison: Comparison) -> list[Section]:
     return found
 
 
-def below(comparison: Comparison) -> list[str]:
-    """Pairs, and what a reader must know."""
-    return [*(f"{pair['sentence']}." for pair in comparison["pairs"]), *comparison["notes"]]
+def _verdicts(comparison: Comparison) -> list[str]:
+    return [f"{pair['sentence']}." for pair in comparison["pairs"]]
 
 
 def _allowed(comparison: Comparison) -> Sequence[tuple[str, dict[str, str]]]:

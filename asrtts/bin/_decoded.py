@@ -44,11 +44,26 @@ class DecodeSummary(Record):
     rtf: NonNegativeFloat | None = None
 
 
+class DecodeCost(DecodeSummary):
+    threads: NonNegativeInt | None = None
+    device: str | None = None
+    weights: str = "model"
+    peak_memory_mb: NonNegativeFloat | None = None
+    peak_gpu_memory_mb: NonNegativeFloat | None = None
+
+
 class Run(Record):
     parameters: NonNegativeInt | None = None
     train_minutes: NonNegativeFloat | None = None
     seed: int | None = None
     family: str | None = None  # runs that differ in their seed only share it
+
+
+class RunCost(Run):
+    updates: NonNegativeInt | None = None
+    encoder_hash: str | None = None
+    peak_memory_mb: NonNegativeFloat | None = None
+    peak_gpu_memory_mb: NonNegativeFloat | None = None
 
 
 Kind = TypeVar("Kind", bound=Line)

@@ -163,6 +163,17 @@ def test_seeds_of_one_system_are_one_column_and_their_spread_counts(recipe: Path
     assert not any("trained once" in note for note in found["notes"])
 
 
+def test_one_seed_against_several_has_no_test(recipe: Path) -> None:
+    exps = [*_seeds("ctc", (2, 3)), decoded("transducer", wrong(20), "transducer")]
+    assert "seeds (ctc 1 2, transducer 1)" in refused(*exps)
+    found = compared(*exps, "--allow", "seeds")
+    (pair,) = found["pairs"]
+    assert pair["p"] is None and pair["sentence"].endswith(
+        "no test: transducer was trained once, the other several times"
+    )
+    assert any(note.startswith("transducer was trained once") for note in found["notes"])
+
+
 def test_the_same_run_twice_is_refused(recipe: Path) -> None:
     exps = [decoded("ctc", PERFECT), decoded("again", PERFECT)]
     assert "the same settings and the same seed 1" in refused(*exps)
@@ -192,6 +203,8 @@ def test_another_test_set_is_refused(recipe: Path) -> None:
 def test_runs_that_are_none_or_not_decoded_are_refused(recipe: Path) -> None:
     exp = decoded("ctc", wrong(5))
     assert "exp/ctx: no trained model here" in refused(exp, "exp/ctx")
+    damaged = decoded("attention", PERFECT, "attention", facts={"train_minutes": "many"})
+    assert "run.json: train_minutes holds 'many'; wanted a number" in refused(exp, damaged)
     Path(exp, "decode/test.jsonl").unlink()
     assert "decode test first (stage 4). Decoded so far: nothing" in refused(exp)
 

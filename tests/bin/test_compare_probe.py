@@ -72,15 +72,16 @@ def test_attention_weights_sum_to_one_on_real_frames() -> None:
     torch.manual_seed(3)
     head = heads()["attention"]
     weights = head.attention(torch.randn(2, 9, DIM), torch.tensor([9, 5]), torch.tensor([[1, 2, 3], [4, 5, 6]]))
-    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3))
-    assert float(weights[1, :, 5:].sum()) == 0
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 3))  # two layers of two heads
+    assert float(weights[1, ..., 5:].sum()) == 0
 
 
 def test_a_look_by_hand() -> None:
-    one_hot, even = torch.eye(4), torch.full((3, 4), 0.25)
-    assert look(one_hot) == (3.0, 0.0, 4)
-    assert look(one_hot[[0, 2, 1, 3]])[0] == 2.0
-    assert look(even)[1] == pytest.approx(3 * math.log(4))
+    one_hot, even = torch.eye(4), torch.full((4, 4), 0.25)
+    assert look(one_hot[None]) == (3.0, 0.0, 4)
+    assert look(one_hot[None, [0, 2, 1, 3]])[0] == 2.0
+    assert look(even[None])[1] == pytest.approx(4 * math.log(4))
+    assert look(torch.stack([one_hot, even])) == (3.0, pytest.approx(2 * math.log(4)), 4)
 
 
 def test_steps_are_T_for_ctc_T_plus_U_for_the_transducer_and_U_for_attention(

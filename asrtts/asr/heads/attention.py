@@ -126,10 +126,10 @@ class Head(nn.Module):
         )
 
     def attention(self, enc: Tensor, enc_lens: Tensor, tokens: Tensor) -> Tensor | None:
-        """Where the decoder looks as it is given the tokens (N, U): weights (N, U, T), mean of layers and heads."""
+        """Where the decoder looks as it is given the tokens (N, U): weights (N, all heads of all layers, U, T)."""
         start, looked = tokens.new_full((len(tokens), 1), self.eos), []
         self.decoder(torch.cat([start, tokens[:, :-1]], 1), enc, enc_lens, looked)
-        return torch.stack(looked).float().mean((0, 2))
+        return torch.cat(looked, 1).float()
 
     def parts(self) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
         """The one piece to export: tokens (N, U) that begin with V, enc, enc_lens -> logits (N, U, V + 1)."""
