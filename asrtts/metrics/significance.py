@@ -19,7 +19,7 @@ _DRAWS = 4_000_000
 
 LEVEL = 0.95  # of every interval
 POWER = 0.8  # the chance to find a difference that is there, in `words_needed`
-# Below this the observed difference is mostly chance, and a test set that many hundred times as large says nothing.
+# Below this the observed difference is mostly chance, and more than a hundred times the test set would be asked for.
 SMALLEST_Z = 0.25
 
 
