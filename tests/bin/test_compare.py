@@ -236,6 +236,13 @@ def test_text_without_blanks_is_judged_by_characters(recipe: Path) -> None:
     assert any("judged by characters" in note for note in found["notes"])
 
 
+def test_a_test_set_without_words_compares_nothing(recipe: Path) -> None:
+    write_manifest(dict.fromkeys(TEXTS, ""))
+    found = compared(decoded("ctc", dict.fromkeys(TEXTS, "")), decoded("attention", PERFECT, "attention"))
+    assert found["pairs"][0]["sentence"] == "ctc and attention: nothing to compare, the references hold no words"
+    assert found["systems"][1]["wer"]["percent"] is None and found["systems"][1]["wer"]["ins"] > 0
+
+
 def test_every_dash_has_its_reason(recipe: Path) -> None:
     found = compared(decoded("ctc", wrong(5), summary={"threads": 2}))
     assert any(note.startswith("RTF, one thread: ctc: decoded on several threads") for note in found["notes"])
