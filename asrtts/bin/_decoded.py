@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -107,6 +108,14 @@ def lines(exp: Path, name: str, utterances: dict[str, Utterance], kind: type[Kin
     if changed:
         warn(f"{path}: {changed} references differ from the manifest's text; the manifest's is used")
     return found
+
+
+def again(exp: Path, name: str, kind: type[Kind]) -> Iterator[Kind]:
+    """Once more, with more of each line: those that `lines` found to be sound."""
+    path = decoded(exp, name)
+    with open(path, "rb") as texts:
+        for number, text in enumerate(texts, 1):
+            yield build(kind, _parse(text, f"{path}:{number}"), f"{path}:{number}")
 
 
 def refuse_missing(exp: Path, name: str, utterances: dict[str, Utterance], found: dict[str, Line]) -> None:

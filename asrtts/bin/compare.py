@@ -12,7 +12,17 @@ from rich.console import Console
 from rich.progress import track
 
 from asrtts import __version__, storage
-from asrtts.bin import _compare_fair, _compare_measures, _compare_notes, _compare_probe, _compare_table, _decoded
+from asrtts.bin import (
+    _compare_fair,
+    _compare_measures,
+    _compare_media,
+    _compare_notes,
+    _compare_page,
+    _compare_probe,
+    _compare_table,
+    _compare_utterances,
+    _decoded,
+)
 from asrtts.bin._compare_fair import System
 from asrtts.bin._compare_measures import Missing
 from asrtts.config import ArgumentParser
@@ -24,7 +34,7 @@ from asrtts.registry import UserError
 
 def parser() -> ArgumentParser:
     options = ArgumentParser(
-        "compare", f"{__doc__}\n\nWrites compare.json and compare.md. docs/comparing.md says more."
+        "compare", f"{__doc__}\n\nWrites compare.json, compare.md and compare.html. docs/comparing.md says more."
     )
     options.add_argument(
         "exp",
@@ -46,7 +56,16 @@ def parser() -> ArgumentParser:
         "--alignment", type=Path, metavar="CTM", help="when each word is spoken, for the emission delay"
     )
     options.add_argument(
-        "--quick", action="store_true", help="leave out what is measured on the models: multiply-adds and properties"
+        "--quick",
+        action="store_true",
+        help="leave out what needs the models: multiply-adds, properties, pictures of alignments",
+    )
+    options.add_argument(
+        "--page-audio",
+        type=int,
+        default=40,
+        metavar="N",
+        help="utterances that can be heard and looked at on the page, those where systems differ most; default: 40",
     )
     options.add_argument("--out", type=Path, default=Path("exp/compare"), metavar="DIR", help="default: exp/compare")
     return options
@@ -77,7 +96,19 @@ def main(argv: list[str]) -> None:
     storage.write(args.out / "compare.json", json.dumps(comparison, indent=1, ensure_ascii=False) + "\n")
     storage.write(args.out / "compare.md", _compare_table.markdown(comparison))
     _compare_table.show(comparison)
-    print(f"{args.out}/compare.json, {args.out}/compare.md")
+    judged, split = (
+        (words, error_rate.words) if comparison["judged_by"] == "words" else (characters, error_rate.characters)
+    )
+    texts = [{u: said[system.members[0].exp][u].hyp for u in common} for system in systems]
+    rows = _compare_utterances.rows(systems, name, common, texts, judged, split)
+    heard = _compare_utterances.informative(rows, args.page_audio)
+    of = [common[rows[number]["id"]] for number in heard]
+    steps = _compare_media.media(systems, name, of, args.quick)
+    for media in track(steps, "drawing", len(systems) + 1, console=console, transient=True):
+        shown = dict(zip(heard, media, strict=True))
+    page = _compare_page.html(comparison, systems, rows, shown)
+    storage.write(args.out / "compare.html", page)
+    print(", ".join(f"{args.out}/compare.{kind}" for kind in ("html", "json", "md")))
 
 
 Said = dict[Path, dict[str, _decoded.Line]]

@@ -72,3 +72,27 @@ def by_diagonals(
     )  # cell (t, u) is at d = t + u
     through_blank, through_label = through_blank.gather(1, back), through_label.gather(1, back)
     return total, through_blank.to(log_blank.dtype), through_label.to(log_label.dtype)
+
+
+def best_path(log_blank: Tensor, log_label: Tensor) -> list[tuple[int, int]]:
+    """The most probable alignment of one utterance, by Viterbi's algorithm: its nodes (t, u) from (0, 0) to (T-1, U).
+
+    Args:
+        log_blank, log_label: (T, U+1); labels of column U are never read.
+    """
+    blank, label = log_blank.tolist(), log_label.tolist()
+    frames, width = log_blank.shape
+    best = [[0.0] * width for _ in range(frames)]
+    by_label = [[False] * width for _ in range(frames)]
+    for t in range(frames):
+        for u in range(width):
+            if t or u:
+                stay = best[t - 1][u] + blank[t - 1][u] if t else NO_PATH
+                move = best[t][u - 1] + label[t][u - 1] if u else NO_PATH
+                best[t][u], by_label[t][u] = max(stay, move), t == 0 or move > stay
+    t, u = frames - 1, width - 1
+    path = [(t, u)]
+    while t or u:
+        t, u = (t, u - 1) if by_label[t][u] else (t - 1, u)
+        path.append((t, u))
+    return path[::-1]

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from asrtts.asr.picture import Picture
 from asrtts.config import Settings
 from asrtts.losses.cross_entropy import sequence_cross_entropy
 from asrtts.nn.transformer_decoder import TransformerDecoder
@@ -130,6 +131,12 @@ class Head(nn.Module):
         start, looked = tokens.new_full((len(tokens), 1), self.eos), []
         self.decoder(torch.cat([start, tokens[:, :-1]], 1), enc, enc_lens, looked)
         return torch.cat(looked, 1).float()
+
+    def picture(self, enc: Tensor, tokens: Tensor) -> Picture:
+        """Where the decoder looks in enc (1, T, D) for each of the tokens (1, U): the mean over layers and heads."""
+        weights = self.attention(enc, torch.tensor([enc.shape[1]], device=enc.device), tokens)
+        caption = "attention weights, mean over layers and heads"
+        return Picture(caption, "map", tokens[0].tolist(), weights[0].mean(0))
 
     def parts(self) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
         """The one piece to export: tokens (N, U) that begin with V, enc, enc_lens -> logits (N, U, V + 1)."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from asrtts.asr.picture import Picture
 from asrtts.config import Settings
 from asrtts.losses.ctc_consistency import consistency
 from asrtts.nn.dropout import Dropout
@@ -115,6 +116,11 @@ class Head(nn.Module):
     def attention(self, enc: Tensor, enc_lens: Tensor, tokens: Tensor) -> Tensor | None:
         """None: every token is read from one frame, each after the one before."""
         return None
+
+    def picture(self, enc: Tensor, tokens: Tensor) -> Picture:
+        """The spikes: posteriors of blank and of each of the tokens (1, U) in every frame of enc (1, T, D)."""
+        rows = [0, *dict.fromkeys(tokens[0].tolist())]
+        return Picture("posterior of each token", "curves", rows, self.log_probs(enc)[0, :, rows].exp().T)
 
     def parts(self) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
         """The one piece to export: enc (B, T, D) -> log-probabilities (B, T, V)."""

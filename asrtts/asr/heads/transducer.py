@@ -11,9 +11,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from asrtts.asr.picture import Picture
 from asrtts.config import Settings
 from asrtts.losses.rnnt_backends import rnnt_backend
 from asrtts.losses.rnnt_joiner import rnnt_from_joiner
+from asrtts.losses.rnnt_lattice import best_path, edge_posteriors
 from asrtts.nn.predictor import LstmPredictor, StatelessPredictor
 from asrtts.search.hypothesis import Hypothesis
 from asrtts.search.transducer_beam import transducer_beam
@@ -108,6 +110,29 @@ class Head(nn.Module):
     def attention(self, enc: Tensor, enc_lens: Tensor, tokens: Tensor) -> Tensor | None:
         """None: every token is read from one frame, none before that of the token before."""
         return None
+
+    def picture(self, enc: Tensor, tokens: Tensor) -> Picture:
+        """The lattice of enc (1, T, D) and the tokens (1, U): the posterior of each node, and the best path."""
+        pred = self.from_predictor(self.predictor(tokens))[0]  # (U + 1, J)
+        target = torch.nn.functional.pad(tokens[0], (0, 1))[:, None]  # no label leaves the last row
+        blank, label = [], []
+        for frame in self.from_encoder(enc)[0]:  # one at a time: (T, U + 1, V) would be gigabytes for large V
+            log_probs = self._join(frame, pred).float().log_softmax(-1)
+            blank.append(log_probs[:, 0])
+            label.append(log_probs.gather(1, target)[:, 0])
+        edges = torch.stack(blank)[None], torch.stack(label)[None]  # (1, T, U + 1)
+        path = best_path(edges[0][0], edges[1][0])  # before their memory is reused
+        lens = torch.tensor([enc.shape[1]], device=enc.device), torch.tensor([tokens.shape[1]], device=enc.device)
+        _, by_blank, by_label = edge_posteriors(*edges, *lens)
+        # An alignment leaves each node that it passes by one edge.
+        passed = (by_blank + by_label)[0].T
+        return Picture(
+            "posterior of each node of the lattice; the line is the best path",
+            "map",
+            [None, *tokens[0].tolist()],
+            passed,
+            path,
+        )
 
     def _predict(self, tokens: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         out, state = self.predictor.step(tokens, state)

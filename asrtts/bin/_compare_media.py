@@ -1,0 +1,141 @@
+"""Sound and pictures of a few utterances for the page of `asrtts compare`, small enough to travel within it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asrtts.bin import _decoded
+from asrtts.bin._compare_fair import Member, System
+from asrtts.bin._compare_measures import Missing
+from asrtts.data import audio, features
+from asrtts.data.utterance import Utterance
+from asrtts.experiment import Run
+from asrtts.metrics import emission
+from asrtts.registry import UserError
+
+LONGEST = 35.0  # seconds; the pictures of longer ones could not be read
+COLUMNS = 800  # of a spectrogram; more frames are averaged
+
+Media = dict[str, Any]
+
+
+def media(systems: Sequence[System], name: str, utterances: Sequence[Utterance], quick: bool) -> Iterator[list[Media]]:
+    """What an utterance has beside its words, a step at a time: first the sound, then system by system.
+
+    Each step gives the same list, one record an utterance, with more in it: `audio`, `spectrogram`, `why` (there is
+    none), `words` (of every system: [word, seconds]) and `pictures`.
+    """
+    feature = systems[0].members[0].settings.features
+    waves = [_wave(utterance, feature.sample_rate) for utterance in utterances]
+    found: list[Media] = []
+    for wave in waves:
+        if isinstance(wave, Missing):
+            found.append({"why": str(wave), "words": [], "pictures": []})
+        else:
+            seconds = round(len(wave) / feature.sample_rate, 3)
+            shown = {"audio": sound(wave, feature.sample_rate), "spectrogram": spectrogram(feature, wave)}
+            found.append({**shown, "seconds": seconds, "top": feature.top_hz, "words": [], "pictures": []})
+    yield found
+    for system in systems:
+        of = _lines(system.members[0], name, utterances)
+        for record, line in zip(found, of, strict=True):
+            times = emission.word_times((piece.token, piece.time) for piece in line.tokens)
+            record["words"].append([[word, round(time, 2)] for word, time in times])
+        if not quick:
+            _draw(system, of, waves, found)
+        yield found
+
+
+def sound(wave: np.ndarray, sample_rate: int) -> str:
+    """As MP3, which every browser plays: about 4 kB a second."""
+    import soundfile
+
+    out = io.BytesIO()
+    smallest = {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "VARIABLE", "compression_level": 0.8}
+    soundfile.write(out, np.clip(wave, -1, 1), sample_rate, **smallest)
+    return f"data:audio/mpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def spectrogram(config: features.Config, wave: np.ndarray) -> str:
+    """The log mel features that the encoder sees, before they are normalized; high frequencies on top."""
+    feats = features.fbank(config, [wave])[0][0]  # (T, F)
+    if len(feats) > COLUMNS:
+        feats = torch.nn.functional.adaptive_avg_pool1d(feats.T[None], COLUMNS)[0].T
+    low, high = torch.quantile(feats.flatten()[:1_000_000], torch.tensor([0.05, 0.998])).tolist()
+    return shades(((feats.T.flip(0) - low) / max(high - low, 1e-3)).clamp(0, 1))
+
+
+def shades(values: Tensor) -> str:
+    """A matrix (rows, T) of 0 to 1 as PNG, a point each; 64 shades of matplotlib's cividis, which no eye confuses."""
+    import matplotlib
+    from PIL import Image
+
+    palette = matplotlib.colormaps["cividis"](np.linspace(0, 1, 64))[:, :3]
+    image = Image.fromarray((values * 63).round().to(torch.uint8).numpy(), mode="P")
+    image.putpalette((palette * 255).round().astype(np.uint8).tobytes())
+    out = io.BytesIO()
+    image.save(out, format="PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def _wave(utterance: Utterance, sample_rate: int) -> np.ndarray | Missing:
+    if utterance.seconds > LONGEST:
+        return Missing(f"longer than {LONGEST:g} s")
+    try:
+        return audio.read(utterance, sample_rate)
+    except UserError as error:
+        return Missing(str(error))
+
+
+def _lines(member: Member, name: str, utterances: Sequence[Utterance]) -> list[_decoded.TimedLine]:
+    wanted = {utterance.utt_id for utterance in utterances}
+    lines = {
+        line.utt_id: line for line in _decoded.again(member.exp, name, _decoded.TimedLine) if line.utt_id in wanted
+    }
+    return [lines[utterance.utt_id] for utterance in utterances]
+
+
+@torch.no_grad()
+def _draw(system: System, lines: Sequence[_decoded.TimedLine], waves: Sequence[Any], found: list[Media]) -> None:
+    """Adds the picture of each of the model's heads, or the reason why there is none."""
+    member = system.members[0]
+    run = Run(member.exp)
+    try:
+        model, tokenizer, normal = run.load_model(member.summary.get("weights", "model")), run.tokenizer, run.statistics
+    except UserError as error:
+        for record in found:
+            record["pictures"].append({"system": system.name, "why": str(error)})
+        return
+    ids = {piece: number for number, piece in enumerate(tokenizer.pieces)}
+    feature = member.settings.features
+    hop = feature.hop_seconds * model.encoder.subsampling
+    for line, wave, record in zip(lines, waves, found, strict=True):
+        if isinstance(wave, Missing):
+            continue
+        tokens = [ids[piece.token] for piece in line.tokens if piece.token in ids]
+        if not tokens:
+            why = "the hypothesis is empty" if not line.hyp.split() else "decode did not record its tokens"
+            record["pictures"].append({"system": system.name, "why": why})
+            continue
+        enc, _ = model.encoder(*_normal(normal, *features.fbank(feature, [wave])))
+        for name, head in model.heads.items():
+            picture = head.picture(enc, torch.tensor([tokens]))
+            drawn = {"system": system.name, "head": name, "caption": picture.caption, "hop": hop}
+            drawn |= {"rows": ["start" if row is None else tokenizer.pieces[row] for row in picture.rows]}
+            drawn |= {"frames": picture.values.shape[1], "path": picture.path}
+            if picture.drawn == "map":
+                drawn["map"] = shades(picture.values / picture.values.max().clamp(min=1e-9))
+            else:
+                drawn["curves"] = (100 * picture.values).round().int().tolist()
+            record["pictures"].append(drawn)
+
+
+def _normal(statistics: features.Statistics, feats: Tensor, feat_lens: Tensor) -> tuple[Tensor, Tensor]:
+    return statistics.normalize(feats, feat_lens), feat_lens

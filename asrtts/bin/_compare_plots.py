@@ -1,0 +1,220 @@
+"""The plots of the page of `asrtts compare`: training curves, and error against cost, as SVG in the page's colours.
+
+Drawn by matplotlib, whose SVG is small, still and needs no script. A system is told by its marker and its dashes as
+well as by its colour; the colours are Okabe and Ito's, a shade darker where white paper asks for it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from asrtts.bin._compare_fair import System
+from asrtts.bin._compare_measures import Missing
+from asrtts.training.journal import LOG
+
+POINTS = 80  # of a curve; more of them are averaged
+MARKERS = "osD^vPX*<>"
+DASHES = ["-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2))]
+COLOURS = 7  # --s0 to --s6 of page.css
+INK = "#010203"  # stands for the page's own ink, and #0a000N for its N-th colour
+
+Curve = list[tuple[float, float]]
+Plot = dict[str, str]
+
+
+def style(number: int) -> dict[str, Any]:
+    """How the n-th system is drawn: no two of the first seventy alike, nor of the first seven without colour."""
+    return {
+        "color": f"#0a000{number % COLOURS}",
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": DASHES[number % len(DASHES)],
+    }
+
+
+# Training curves --------------------------------------------------------------------------------------------------
+
+
+def curves(systems: Sequence[System]) -> tuple[list[Plot], list[str]]:
+    """Training loss and validation error against updates, every run a line; and what is left out, with the reason."""
+    found, missing = [], []
+    for number, system in enumerate(systems):
+        for member, label in zip(system.members, system.labels, strict=True):
+            history = read(member.exp)
+            if isinstance(history, Missing):
+                missing.append(f"Not drawn: {label}: {history}.")
+            else:
+                found.append((number, system.name, history))
+    plots = []
+    for heading, which, axis in (
+        ("Training loss", 0, "loss, nats an utterance"),
+        ("Validation error", 1, "wrong tokens, %"),
+    ):
+        lines = [(number, name, history[which]) for number, name, history in found if history[which]]
+        if lines:
+            drawn = _svg(lambda axes, lines=lines, axis=axis: _lines(axes, lines, axis), heading)
+            plots.append({"heading": heading, "svg": drawn})
+    return plots, missing
+
+
+def read(exp: Path) -> tuple[Curve, Curve] | Missing:
+    """The training losses of a run and its validation errors in percent, by update."""
+    path = exp / LOG
+    if not path.is_file():
+        return Missing(f"there is no {LOG}")
+    losses, errors = [], []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            event = json.loads(line)
+            if "validation" in event:
+                errors.append((float(event["update"]), 100 * float(event["validation"]["error"])))
+            elif "loss" in event:
+                losses.append((float(event["update"]), float(event["loss"])))
+        except (ValueError, KeyError, TypeError):
+            continue  # half a line, written as the process was killed
+    if not losses and not errors:
+        return Missing(f"{LOG} holds no update")
+    return _averaged(losses), errors
+
+
+def _averaged(curve: Curve) -> Curve:
+    """At most POINTS points, each the mean of its neighbours."""
+    width = -(-len(curve) // POINTS) or 1
+    groups = (curve[first : first + width] for first in range(0, len(curve), width))
+    return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]
+
+
+def _lines(axes: Any, lines: Sequence[tuple[int, str, Curve]], label: str) -> None:
+    named: set[str] = set()
+    for number, name, curve in lines:
+        x, y = zip(*curve, strict=True)
+        shown = None if name in named else name  # further seeds look alike
+        named.add(name)
+        axes.plot(x, y, label=shown, markevery=max(1, len(x) // 6), linewidth=1.4, markersize=5, **style(number))
+    low, high = sorted(y for _, _, curve in lines for _, y in curve)[:: max(1, sum(len(c) for *_, c in lines) - 1)][:2]
+    if low > 0 and high > 20 * low:
+        axes.set_yscale("log")
+        _plain(axes.yaxis)
+    else:
+        axes.set_ylim(bottom=0)
+    axes.set_xlabel("updates")
+    axes.set_ylabel(label)
+
+
+# Error against cost -----------------------------------------------------------------------------------------------
+
+
+def costs(comparison: dict[str, Any]) -> tuple[list[Plot], list[str]]:
+    """The judged error rate against multiply-adds and against bytes; sizes of one family are joined by a line."""
+    rate = "wer" if comparison["judged_by"] == "words" else "cer"
+    axes: list[tuple[str, str, Callable[[Any], Any]]] = [
+        ("multiply-adds", "millions of multiply-adds a second of audio", _macs),
+        ("size", "size on disk, MB", lambda m: m["size_mb"]["value"]),
+    ]
+    plots, missing = [], []
+    for what, label, of in axes:
+        points = []
+        for number, system in enumerate(comparison["systems"]):
+            cost, error = of(system["measures"]), system[rate]["percent"]
+            if cost is None or error is None:
+                missing.append(f"Not drawn against {what}: {system['name']}: {_why(system, what)}.")
+            else:
+                points.append((number, system, cost, error, system[rate]["interval_95"]))
+        if len(points) > 1:
+            heading = f"{rate.upper()} against {what}"
+            drawn = _svg(lambda a, p=points, x=label: _scatter(a, p, x, f"{rate.upper()} %"), heading)
+            plots.append({"heading": heading, "svg": drawn})
+    return plots, missing
+
+
+def family(system: dict[str, Any]) -> str:
+    """Systems of one family differ in their size only: heads, losses and search are the same."""
+    return f"{system['losses']}, {system['views']} views, {system['search']}"
+
+
+def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those (cost, error) that no other point beats in both, the cheapest first."""
+    best: list[tuple[float, float]] = []
+    for cost, error in sorted(points):
+        if not best or error < best[-1][1]:
+            best.append((cost, error))
+    return best
+
+
+def _macs(measures: dict[str, Any]) -> float | None:
+    parts = [measures[key]["value"] for key in ("encoder_macs", "search_macs")]
+    return None if None in parts else sum(parts)
+
+
+def _why(system: dict[str, Any], what: str) -> str:
+    reason = system["measures"]["encoder_macs" if what == "multiply-adds" else "size_mb"]["why"]
+    return reason or "no error rate, since the references hold no words"
+
+
+def _scatter(axes: Any, points: Sequence[tuple[int, dict[str, Any], float, float, Any]], x: str, y: str) -> None:
+    groups = defaultdict(list)
+    for number, system, cost, error, interval in points:
+        look = {**style(number), "linestyle": "none"}
+        spread = [[max(0, error - interval[0])], [max(0, interval[1] - error)]] if interval else None
+        axes.errorbar(cost, error, yerr=spread, label=system["name"], capsize=3, markersize=7, elinewidth=1.2, **look)
+        groups[family(system)].append((cost, error, number))
+    for group in groups.values():
+        if len(group) > 1:
+            xs, ys, numbers = zip(*sorted(group), strict=True)
+            axes.plot(xs, ys, linewidth=1.2, color=style(numbers[0])["color"], linestyle=style(numbers[0])["linestyle"])
+    best = frontier([(cost, error) for _, _, cost, error, _ in points])
+    xs, ys = zip(*best, strict=True)
+    axes.step(xs, ys, where="post", color=INK, alpha=0.35, linewidth=5, solid_joinstyle="round", zorder=0)
+    cheapest, dearest = (end(cost for _, _, cost, _, _ in points) for end in (min, max))
+    if dearest > 5 * cheapest:
+        axes.set_xscale("log")
+        _plain(axes.xaxis)
+    else:
+        axes.set_xlim(left=0, right=1.1 * dearest)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+
+
+# SVG --------------------------------------------------------------------------------------------------------------
+
+
+def _svg(draw: Callable[[Any], None], heading: str) -> str:
+    """What `draw` puts on axes, as an SVG element without colours and sizes of its own."""
+    import matplotlib  # here: it takes half a second
+    from matplotlib.figure import Figure
+
+    settings = {
+        **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), INK),
+        **{"svg.fonttype": "none", "svg.hashsalt": heading, "font.size": 10, "axes.grid": True, "grid.alpha": 0.15},
+        **{"grid.color": INK, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False},
+    }
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+        axes = figure.add_subplot()
+        draw(axes)
+        handles, names = axes.get_legend_handles_labels()
+        columns = 1 if any(len(name) > 18 for name in names) else 2
+        figure.legend(handles, names, loc="outside upper left", ncols=columns, handlelength=3, borderaxespad=0)
+        out = io.StringIO()
+        figure.savefig(
+            out, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
+    svg = out.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    for number in range(COLOURS):
+        svg = svg.replace(f"#0a000{number}", f"var(--s{number})")
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{heading}" ', 1)
+
+
+def _plain(axis: Any) -> None:
+    """Numbers as people write them on a logarithmic axis: 20, 50, 100."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,260 @@
+"use strict";
+// The page is whole without this: only the sorting of the table, and the list of utterances, are made here.
+const data = JSON.parse(document.getElementById("data").textContent);
+const heard = new Map(data.media.map((row, rank) => [row, rank]));
+const PAGE = 25;
+
+// An element: make("td", {class: "S"}, "text", child, ...). Text is never read as HTML.
+function make(tag, attributes = {}, ...children) {
+  const svg = ["svg", "polyline", "path"].includes(tag);
+  const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.append(...children.filter((child) => child !== null));
+  return element;
+}
+
+// The table ---------------------------------------------------------------------------------------------------------
+
+for (const table of document.querySelectorAll("table.sortable")) {
+  const headings = [...table.tHead.rows[0].cells];
+  headings.forEach((heading, column) => heading.firstElementChild.addEventListener("click", () => {
+    const direction = heading.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
+    headings.forEach((other) => other.setAttribute("aria-sort", other === heading ? direction : "none"));
+    const sign = direction === "ascending" ? 1 : -1;
+    const value = (row) => row.cells[column].dataset.value;
+    const rows = [...table.tBodies[0].rows].sort((x, y) => {
+      if (value(x) === undefined || value(y) === undefined) return (value(x) === undefined) - (value(y) === undefined);
+      return sign * (value(x) - value(y));  // what is missing stays below
+    });
+    table.tBodies[0].append(...rows);
+  }));
+}
+
+// Choosing and ordering utterances ----------------------------------------------------------------------------------
+
+const form = document.getElementById("filter");
+const list = document.getElementById("list");
+const more = document.getElementById("more");
+const first = (row, system) => data.rows[row].errors[system][0];
+const total = (row) => data.rows[row].errors.reduce((sum, [errors]) => sum + errors, 0);
+const most = (row) => Math.max(...data.rows[row].errors.map(([errors]) => errors));
+const least = (row) => Math.min(...data.rows[row].errors.map(([errors]) => errors));
+const unsure = (row) => {
+  const known = data.rows[row].sure.filter((value) => value !== null);
+  return known.length ? known.reduce((sum, value) => sum + 1 - value, 0) / known.length : -1;
+};
+const texts = data.rows.map((row) =>
+  [row.id, row.ref, ...row.said.map((said) => (said ? said[0] : ""))].join("\n").toLowerCase());
+const interest = (row) => (heard.has(row) ? 1e6 - heard.get(row) : most(row) - least(row));
+const ORDERS = {
+  interest: (x, y) => interest(y) - interest(x) || total(y) - total(x) || unsure(y) - unsure(x),
+  given: (x, y) => x - y,
+  errors: (x, y) => total(y) - total(x),
+  longest: (x, y) => data.rows[y].seconds - data.rows[x].seconds || data.rows[y].ref.length - data.rows[x].ref.length,
+  unsure: (x, y) => unsure(y) - unsure(x),
+};
+let chosen = [], shown = 0;
+
+function choose() {
+  const asked = Object.fromEntries(new FormData(form));
+  for (const label of form.querySelectorAll(".pair")) label.hidden = asked.show !== "pair";
+  const text = asked.text.trim().toLowerCase();
+  const SHOWN = {
+    all: () => true,
+    errors: (row) => most(row) > 0,
+    differ: (row) => new Set(data.rows[row].said.map((said) => (said ? said[0] : data.rows[row].ref))).size > 1,
+    pair: (row) => first(row, asked.a) === 0 && first(row, asked.b) > 0,
+    heard: (row) => heard.has(row),
+  };
+  chosen = [...data.rows.keys()].filter((row) =>
+    SHOWN[asked.show](row) && (!asked.speaker || data.rows[row].speaker === asked.speaker)
+    && (!text || texts[row].includes(text)));
+  chosen.sort(ORDERS[asked.order]);
+  list.replaceChildren();
+  shown = 0;
+  show();
+}
+
+function show() {
+  const next = chosen.slice(shown, shown + PAGE).map(card);
+  list.append(...next);
+  shown += next.length;
+  more.hidden = shown >= chosen.length;
+  const of = `${chosen.length} of ${data.rows.length} utterances`;
+  document.getElementById("count").textContent = shown < chosen.length ? `${of}, the first ${shown} below` : of;
+  return next[0];
+}
+
+let typing;
+form.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(choose, 120); });
+form.addEventListener("submit", (event) => event.preventDefault());
+more.addEventListener("click", () => {
+  const next = show();
+  next.tabIndex = -1;
+  next.focus({preventScroll: true});  // a keyboard goes on where the new ones begin
+});
+
+// One utterance: who said what ---------------------------------------------------------------------------------------
+
+function card(number) {
+  const row = data.rows[number];
+  const about = [row.speaker && `speaker ${row.speaker}`, row.seconds && `${row.seconds.toFixed(1)} s`];
+  const title = make("h3", {}, row.id, " ", make("small", {}, about.filter(Boolean).join(", ")));
+  const article = make("article", {"data-id": row.id}, title, gloss(row));
+  if (heard.has(number)) {
+    const details = make("details", {class: "look"}, make("summary", {}, "Listen and look"));
+    details.addEventListener("toggle", () => details.children.length > 1 || look(details, number));
+    article.append(details);
+  } else {
+    article.append(make("span", {class: "muted"}, "Words only: not among those with sound."));
+  }
+  return article;
+}
+
+// Columns under the reference's words; as many lines of them as the width asks for.
+function gloss(row) {
+  const columns = aligned(row);
+  const label = Math.max(...data.names.map((name) => name.length), 9) + 4;
+  const room = Math.max(14, Math.floor((list.clientWidth - 32) / 8.6) - Math.min(label, 18));
+  const lines = [[]];
+  let used = 0;
+  for (const column of columns) {
+    const width = Math.max(...column.map(([edit, word]) => word.length + (edit === "C" ? 0 : 2))) + 2;
+    if (used + width > room && used) { lines.push([]); used = 0; }
+    used += width;
+    lines.at(-1).push(column);
+  }
+  return make("div", {class: "gloss"}, ...lines.map((line) => make("table", {}, make("tbody", {},
+    ...["reference", ...data.names].map((name, which) => make("tr", {},
+      make("th", {scope: "row"}, name, which ? make("b", {}, ` ${counts(row, which - 1)}`) : ""),
+      ...line.map((column) => cell(...column[which]))))))));
+}
+
+function counts(row, system) {
+  const errors = row.errors[system];
+  return Math.max(...errors) === 0 ? "\u2713" : errors.length > 1 ? `${errors[0]} (${errors.join(" ")})` : `${errors[0]}`;
+}
+
+function cell(edit, word) {
+  const names = {S: "substituted", D: "deleted", I: "inserted"};
+  if (edit in names) return make("td", {}, make("span", {class: edit, title: names[edit]}, make("b", {}, edit), ` ${word}`));
+  return make("td", {class: edit}, word);
+}
+
+// [[edit, word] of the reference, of each system]: a column for each word of the reference and for what was inserted.
+function aligned(row) {
+  const ref = row.ref ? row.ref.split(" ") : [];
+  const between = [];  // of each system: what it inserted before each word of the reference
+  const at = [];  // of each system: what it made of each word
+  for (const said of row.said) {
+    const hyp = said && said[0] ? said[0].split(" ") : [];
+    const before = Array.from({length: ref.length + 1}, () => []), made = [];
+    if (!said) made.push(...ref.map((word) => ["C", word]));
+    let h = 0;
+    for (const edit of said ? said[1] : "") {
+      if (edit === "I") before[made.length].push(["I", hyp[h++]]);
+      else made.push(edit === "D" ? ["D", "\u2014"] : [edit, hyp[h++]]);
+    }
+    between.push(before);
+    at.push(made);
+  }
+  const columns = [];
+  for (let r = 0; r <= ref.length; r++) {
+    for (let n = 0; n < Math.max(...between.map((before) => before[r].length)); n++) {
+      columns.push([["", "\u00b7"], ...between.map((before) => before[r][n] || ["", ""])]);
+    }
+    if (r < ref.length) columns.push([["", ref[r]], ...at.map((made) => made[r])]);
+  }
+  return columns.length ? columns : [[["", "(no words)"], ...data.names.map(() => ["C", ""])]];
+}
+
+// One utterance: sound and pictures ----------------------------------------------------------------------------------
+
+function look(details, number) {
+  const of = JSON.parse(document.getElementById(`media-${number}`).textContent);
+  if (of.why) {
+    details.append(make("p", {class: "muted"}, `No sound: ${of.why}`));
+    return;
+  }
+  const player = make("audio", {controls: "", preload: "metadata", src: of.audio});
+  const place = (seconds) => `left:${Math.min(100, 100 * seconds / of.seconds).toFixed(2)}%`;
+  const span = (seconds, text, more = {}) => make("span", {style: place(seconds), ...more}, text);
+  const lines = [];
+  const track = (kind, label, ...children) => {
+    const line = make("div", {class: "at", style: "left:0"});
+    lines.push(line);
+    const made = make("div", {class: `track ${kind}`}, ...children, label, line);
+    made.addEventListener("click", (event) => {
+      const box = made.getBoundingClientRect();
+      player.currentTime = of.seconds * Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
+    });
+    return made;
+  };
+  const labels = (texts) => make("div", {class: "rows"}, ...texts.map((text, n) =>
+    make("span", {style: `top:${100 * (n + 0.5) / texts.length}%`, title: text}, text)));
+  const hear = make("img", {src: of.spectrogram, style: "height:7rem", alt: "spectrogram of the log mel features"});
+  const step = [0.1, 0.2, 0.5, 1, 2, 5].find((size) => of.seconds / size <= 8) || 10;
+  const ticks = Array.from({length: Math.floor(of.seconds / step) + 1}, (_, n) => +(n * step).toFixed(1));
+  details.append(player,
+    make("h4", {}, "What the encoder hears ", make("small", {}, "log mel features, dark is silent")),
+    track("map", make("div", {class: "rows"}, make("span", {style: "top:8%"}, `${of.top / 1000} kHz`),
+      make("span", {style: "top:92%"}, "0")), hear),
+    track("axis", "", ...ticks.map((seconds) => span(seconds, `${seconds} s`))));
+  details.append(make("h4", {}, "When each word was out ", make("small", {}, "the frame of its last token")));
+  of.words.forEach((words, system) => details.append(
+    track("words", labels([data.names[system]]), make("div", {}, ...words.map(([word, seconds]) => span(seconds, word))))));
+  for (const picture of of.pictures) details.append(...drawn(picture, of, track, labels, span));
+  follow(player, lines, of.seconds);
+}
+
+function drawn(picture, of, track, labels, span) {
+  if (picture.why) return [make("p", {class: "muted"}, `No picture of ${picture.system}: ${picture.why}.`)];
+  const title = make("h4", {}, picture.system === picture.head ? picture.head : `${picture.system}, ${picture.head}`, " ", make("small", {}, picture.caption));
+  const box = {viewBox: `0 0 ${of.seconds} 1`, preserveAspectRatio: "none", "aria-hidden": "true"};
+  const time = (frame) => Math.min(of.seconds, frame * picture.hop);
+  if (picture.map) {
+    const height = Math.min(26, Math.max(5, 0.95 * picture.rows.length));
+    const width = 100 * picture.frames * picture.hop / of.seconds;  // the last frame may reach beyond the sound
+    const image = make("img", {src: picture.map, alt: `${picture.rows.length} rows by ${picture.frames} frames`,
+      style: `height:${height}rem;width:${Math.min(100, width).toFixed(2)}%`});
+    const points = picture.path.map(([t, row]) => `${time(t + 0.5)},${(row + 0.5) / picture.rows.length}`).join(" ");
+    const path = points ? make("svg", box, make("polyline", {points, class: "under"}), make("polyline", {points})) : null;
+    return [title, track("map", labels(picture.rows), image, path)];
+  }
+  const peaks = [];
+  const curves = picture.curves.map((curve, row) => {
+    const blank = row === 0;
+    curve.forEach((value, t) => {
+      const top = value >= 30 && value >= (curve[t - 1] ?? 0) && value > (curve[t + 1] ?? 0);
+      if (top && !blank) peaks.push(span(time(t + 0.5), picture.rows[row].replace("\u2581", "_"), {class: "peak"}));
+    });
+    const points = curve.map((value, t) => `${time(t + 0.5)},${1 - value / 100}`).join(" ");
+    const look = blank ? {class: "blank"} : {style: `stroke:var(--s${row % 5})`};
+    return make("polyline", {points, ...look});
+  });
+  const scale = make("div", {class: "rows"}, make("span", {style: "top:0"}, "1"), make("span", {style: "top:50%"}, "dashed: blank"),
+    make("span", {style: "top:100%"}, "0"));
+  return [title, track("curves", scale, make("svg", box, ...curves), ...peaks)];
+}
+
+// The line where it plays, in every picture.
+function follow(player, lines, seconds) {
+  const move = () => {
+    for (const line of lines) line.style.left = `${Math.min(100, 100 * player.currentTime / seconds)}%`;
+    if (!player.paused) requestAnimationFrame(move);
+  };
+  player.addEventListener("play", () => {
+    for (const other of document.querySelectorAll("audio")) if (other !== player) other.pause();
+    move();
+  });
+  player.addEventListener("seeked", move);
+}
+
+choose();
+let width = list.clientWidth;
+addEventListener("resize", () => {
+  if (list.clientWidth === width) return;
+  width = list.clientWidth;
+  clearTimeout(typing);
+  typing = setTimeout(choose, 200);
+});
