@@ -120,7 +120,9 @@ class Head(nn.Module):
     def picture(self, enc: Tensor, tokens: Tensor) -> Picture:
         """The spikes: posteriors of blank and of each of the tokens (1, U) in every frame of enc (1, T, D)."""
         rows = [0, *dict.fromkeys(tokens[0].tolist())]
-        return Picture("posterior of each token", "curves", rows, self.log_probs(enc)[0, :, rows].exp().T)
+        return Picture(
+            "posterior of each token; dashed: blank", "curves", rows, self.log_probs(enc)[0, :, rows].exp().T
+        )
 
     def parts(self) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
         """The one piece to export: enc (B, T, D) -> log-probabilities (B, T, V)."""

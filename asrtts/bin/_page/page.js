@@ -111,15 +111,18 @@ function card(number) {
   return article;
 }
 
+const EDITS = {S: "substituted", D: "deleted", I: "inserted"};
+const LABEL = 40 + 7 * Math.min(16, Math.max(9, ...data.names.map((name) => name.length)));  // pixels
+list.style.setProperty("--label", `${LABEL}px`);
+
 // Columns under the reference's words; as many lines of them as the width asks for.
 function gloss(row) {
   const columns = aligned(row);
-  const label = Math.max(...data.names.map((name) => name.length), 9) + 4;
-  const room = Math.max(14, Math.floor((list.clientWidth - 32) / 8.6) - Math.min(label, 18));
+  const room = list.clientWidth - 32 - LABEL;
   const lines = [[]];
   let used = 0;
   for (const column of columns) {
-    const width = Math.max(...column.map(([edit, word]) => word.length + (edit === "C" ? 0 : 2))) + 2;
+    const width = 14 + Math.max(...column.map(([edit, word]) => 8.5 * word.length + (edit in EDITS ? 24 : 0)));
     if (used + width > room && used) { lines.push([]); used = 0; }
     used += width;
     lines.at(-1).push(column);
@@ -136,8 +139,7 @@ function counts(row, system) {
 }
 
 function cell(edit, word) {
-  const names = {S: "substituted", D: "deleted", I: "inserted"};
-  if (edit in names) return make("td", {}, make("span", {class: edit, title: names[edit]}, make("b", {}, edit), ` ${word}`));
+  if (edit in EDITS) return make("td", {}, make("span", {class: edit, title: EDITS[edit]}, make("b", {}, edit), ` ${word}`));
   return make("td", {class: edit}, word);
 }
 
@@ -202,7 +204,7 @@ function look(details, number) {
     track("axis", "", ...ticks.map((seconds) => span(seconds, `${seconds} s`))));
   details.append(make("h4", {}, "When each word was out ", make("small", {}, "the frame of its last token")));
   of.words.forEach((words, system) => details.append(
-    track("words", labels([data.names[system]]), make("div", {}, ...words.map(([word, seconds]) => span(seconds, word))))));
+    track("words", labels([data.names[system]]), make("div", {class: "spoken"}, ...words.map(([word, seconds]) => span(seconds, word))))));
   for (const picture of of.pictures) details.append(...drawn(picture, of, track, labels, span));
   follow(player, lines, of.seconds);
 }
@@ -223,18 +225,22 @@ function drawn(picture, of, track, labels, span) {
   }
   const peaks = [];
   const curves = picture.curves.map((curve, row) => {
-    const blank = row === 0;
     curve.forEach((value, t) => {
       const top = value >= 30 && value >= (curve[t - 1] ?? 0) && value > (curve[t + 1] ?? 0);
-      if (top && !blank) peaks.push(span(time(t + 0.5), picture.rows[row].replace("\u2581", "_"), {class: "peak"}));
+      if (top && row) peaks.push([time(t + 0.5), picture.rows[row].replace("\u2581", "_")]);
     });
     const points = curve.map((value, t) => `${time(t + 0.5)},${1 - value / 100}`).join(" ");
-    const look = blank ? {class: "blank"} : {style: `stroke:var(--s${row % 5})`};
-    return make("polyline", {points, ...look});
+    return make("polyline", {points, ...(row ? {style: `stroke:var(--s${row % 5})`} : {class: "dashed"})});
   });
-  const scale = make("div", {class: "rows"}, make("span", {style: "top:0"}, "1"), make("span", {style: "top:50%"}, "dashed: blank"),
-    make("span", {style: "top:100%"}, "0"));
-  return [title, track("curves", scale, make("svg", box, ...curves), ...peaks)];
+  peaks.sort(([x], [y]) => x - y);
+  let high = false, last = -1;
+  const tops = peaks.map(([seconds, text]) => {  // what would touch its neighbour goes a line higher
+    high = seconds - last < 0.03 * of.seconds && !high;
+    last = seconds;
+    return span(seconds, text, {class: high ? "peak high" : "peak"});
+  });
+  const scale = make("div", {class: "rows"}, make("span", {style: "top:0"}, "1"), make("span", {style: "top:100%"}, "0"));
+  return [title, track("curves", scale, make("svg", box, ...curves), ...tops)];
 }
 
 // The line where it plays, in every picture.

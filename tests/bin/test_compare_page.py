@@ -1,0 +1,273 @@
+"""The page of `asrtts compare`: what it holds, and what a person does on it, in headless Chromium."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asrtts.bin import _compare_media, _compare_page, _compare_plots, _compare_utterances, compare, decode
+from asrtts.bin._compare_measures import Missing
+from asrtts.data.utterance import Utterance
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def page(trained: Callable[[str], Path], tones: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of three models on four utterances, of which two have sound."""
+    folder = tmp_path_factory.mktemp("page")
+    methods = {"ctc": "ctc_greedy", "transducer": "transducer_greedy", "hybrid": "joint_beam"}
+    for head, method in methods.items():
+        shutil.copytree(trained(head), folder / head)
+        decode.main([str(folder / head), str(tones / "data/test"), "--threads", "1", f"method={method}", "beam=2"])
+    exps = [str(folder / head) for head in methods]
+    unequal = ["--allow", "search", "--allow", "training"]
+    said = ["--test", str(tones / "data/test"), "--out", str(folder / "out"), "--page-audio", "2"]
+    compare.main([*exps, *said, *unequal])
+    return folder / "out" / "compare.html"
+
+
+def held(page: Path, name: str = "data") -> Any:
+    """What a script element of JSON holds."""
+    text = page.read_text(encoding="utf-8")
+    return json.loads(re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', text, re.S)[1])
+
+
+def test_a_page_asks_for_nothing(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert "default-src 'none'" in text and "<link" not in text and "@import" not in text
+    assert re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(https?:|//|file:)""", text) == []
+    assert page.stat().st_size < 1_000_000
+
+
+def test_rows_tell_what_every_system_said(page: Path, tones: Path) -> None:
+    refs = [json.loads(line) for line in (tones / "data/test.jsonl").read_text().splitlines()]
+    data = held(page)
+    assert data["names"] == ["ctc", "transducer", "hybrid"]
+    assert [row["id"] for row in data["rows"]] == [ref["utt_id"] for ref in refs]
+    for row in data["rows"]:
+        for said, (errors,) in zip(row["said"], row["errors"], strict=True):
+            assert errors == (0 if said == 0 else sum(edit != "C" for edit in said[1]))
+    assert all(0 < value <= 1 for row in data["rows"] for value in row["sure"] if value is not None)
+
+
+def test_an_utterance_with_sound_has_a_picture_of_every_head_or_a_reason(page: Path) -> None:
+    data = held(page)
+    assert len(data["media"]) == 2
+    for number in data["media"]:
+        media = held(page, f"media-{number}")
+        assert media["audio"].startswith("data:audio/mpeg;base64,") and len(media["words"]) == 3
+        heads = {(picture["system"], picture.get("head")) for picture in media["pictures"]}
+        assert {system for system, _ in heads} == {"ctc", "transducer", "hybrid"}
+        for picture in media["pictures"]:
+            assert "why" in picture or ("map" in picture) != ("curves" in picture)
+            assert abs(picture.get("frames", 0) * picture.get("hop", 0) - media["seconds"]) < 0.2 or "why" in picture
+
+
+def fabricated(rows: list[dict[str, Any]], media: dict[int, dict[str, Any]] | None = None) -> str:
+    """A page of one system without a run behind it."""
+    rate = {"percent": 5.0, "interval_95": [4.0, 6.0], "interval_95_by_speaker": None, "deviation": None}
+    rate |= {"sub": 1, "del": 1, "ins": 1, "runs": [{"percent": 5.0}], "sentences_wrong": 1, "ref": 9}
+    measures = {key: {"value": None, "why": "invented"} for key in _compare_page.MEASURES}
+    run = {"run": "a", "seed": 1, "exp": "a"}
+    system = {"name": "<b>a</b>", "wer": rate, "cer": rate, "measures": measures, "runs": [run], "losses": "ctc 1"}
+    system |= {"views": 1, "search": "greedy", "sentences_wrong_percent": 1.0}
+    comparison = {"test": "test", "utterances": len(rows), "speakers": None, "words": 9, "characters": 9, "pairs": []}
+    comparison |= {"systems": [system], "judged_by": "words", "notes": [], "fair": {"not_equal": {}}}
+    return _compare_page.html(comparison, [], rows, media or {})
+
+
+def row(utt_id: str, ref: str, said: Any = 0, errors: int = 0, seconds: float = 1.0) -> dict[str, Any]:
+    facts = {"id": utt_id, "speaker": "s", "seconds": seconds, "ref": ref}
+    return {**facts, "said": [said], "errors": [[errors]], "sure": [0.5]}
+
+
+def test_text_is_never_read_as_html(tmp_path: Path) -> None:
+    evil = "</script><img src=x onerror=alert(1)>"
+    path = tmp_path / "compare.html"
+    path.write_text(fabricated([row("u1", evil, [evil + " x", "CI"], 1)]), encoding="utf-8")
+    assert held(path)["rows"][0]["ref"] == evil
+    assert evil not in path.read_text() and "<b>a</b>" not in path.read_text()
+
+
+def test_the_most_telling_come_first() -> None:
+    rows = [{**row(f"u{n}", "a"), "errors": errors} for n, errors in enumerate([[[1], [1]], [[0], [2]], [[0], [0]]])]
+    assert _compare_utterances.informative(rows, 2) == [1, 0]
+
+
+def test_audio_that_is_gone_is_said(tmp_path: Path) -> None:
+    gone = _compare_media._wave(Utterance("u1", str(tmp_path / "gone.wav"), "a", seconds=1.0), 8000)
+    assert isinstance(gone, Missing) and "is gone" in gone
+    assert "longer than" in _compare_media._wave(Utterance("u1", "a.wav", "a", seconds=900.0), 8000)
+
+
+def test_a_history_that_is_none_or_ends_in_half_a_line(tmp_path: Path) -> None:
+    assert _compare_plots.read(tmp_path) == "there is no train.jsonl"
+    events = [{"update": 1, "loss": 3.0}, {"update": 2, "loss": 2.0}, {"update": 2, "validation": {"error": 0.5}}]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events) + '{"update": 3, "lo')
+    assert _compare_plots.read(tmp_path) == ([(1.0, 3.0), (2.0, 2.0)], [(2.0, 50.0)])
+    (tmp_path / "train.jsonl").write_text("")
+    assert "no update" in _compare_plots.read(tmp_path)
+
+
+def test_no_system_beats_those_on_the_stairs() -> None:
+    points = [(3.0, 5.0), (1.0, 9.0), (2.0, 9.5), (4.0, 5.0), (5.0, 2.0), (1.0, 8.0)]
+    beaten = {p for p in points for q in points if q != p and q[0] <= p[0] and q[1] <= p[1]}
+    assert _compare_plots.frontier(points) == sorted(set(points) - beaten)
+
+
+def test_ink_and_lines_stand_out_from_their_ground_in_both_schemes() -> None:
+    """WCAG 2: 4.5 for text, 3 for lines."""
+    css = (TOP / "asrtts/bin/_page/page.css").read_text()
+    light, dark = (
+        dict(re.findall(r"--([\w-]+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", css, re.S)
+    )
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    def contrast(x: str, y: str) -> float:
+        low, high = sorted((luminance(x), luminance(y)))
+        return (high + 0.05) / (low + 0.05)
+
+    for colours in (light, dark):
+        for ground in ("ground", "raised"):
+            assert min(contrast(colours[ink], colours[ground]) for ink in ("ink", "soft", "accent")) >= 4.5
+            assert min(contrast(colours[f"s{n}"], colours[ground]) for n in range(_compare_plots.COLOURS)) >= 3
+        assert min(contrast(colours[kind], colours[f"{kind}-ink"]) for kind in ("sub", "del", "ins")) >= 4.5
+
+
+def test_no_two_systems_look_alike_without_colour() -> None:
+    looks = [(style["marker"], style["linestyle"]) for style in map(_compare_plots.style, range(20))]
+    assert len(set(looks)) == 20
+
+
+# In a browser -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium; the tests skip where it or its driver is not installed."""
+    selenium = pytest.importorskip("selenium.webdriver")
+    programs = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
+    program, driver = next(filter(None, programs), None), shutil.which("chromedriver")
+    if not program or not driver:
+        pytest.skip("no browser: install chromium and chromium-driver")
+    options = selenium.ChromeOptions()
+    options.binary_location = program
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--mute-audio"):
+        options.add_argument(argument)
+    options.add_argument("--autoplay-policy=no-user-gesture-required")
+    chrome = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
+    chrome.set_script_timeout(60)
+    yield chrome
+    chrome.quit()
+
+
+def opened(browser: Any, page: Path, width: int = 1200) -> Any:
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get(f"file://{page}")
+    return browser
+
+
+def ids(browser: Any) -> list[str]:
+    return browser.execute_script("return [...document.querySelectorAll('article')].map((a) => a.dataset.id)")
+
+
+def ask(browser: Any, **choices: str) -> list[str]:
+    """Fill in the form above the list, as a person does; the utterances that are then shown."""
+    script = """for (const [name, value] of Object.entries(arguments[0])) {
+        const field = document.getElementById('filter').elements[name];
+        field.value = value; field.dispatchEvent(new Event('input', {bubbles: true})); }"""
+    browser.execute_script(script, choices)
+    time.sleep(0.4)
+    return ids(browser)
+
+
+def test_utterances_are_chosen_by_who_is_right_by_speaker_and_by_text(browser: Any, page: Path) -> None:
+    opened(browser, page)
+    rows = held(page)["rows"]
+    assert set(ids(browser)) == {row["id"] for row in rows}
+    assert ask(browser, order="given") == [row["id"] for row in rows]
+    for a in range(3):
+        for b in range(3):
+            wanted = [row["id"] for row in rows if row["errors"][a][0] == 0 < row["errors"][b][0]]
+            assert ask(browser, show="pair", a=str(a), b=str(b)) == wanted
+    assert ask(browser, show="all", speaker="s1") == [row["id"] for row in rows if row["speaker"] == "s1"]
+    assert ask(browser, speaker="", text=rows[2]["id"].upper()) == [rows[2]["id"]]
+    longest = sorted(rows, key=lambda row: (-row["seconds"], -len(row["ref"])))
+    assert ask(browser, text="", order="longest") == [row["id"] for row in longest]
+    assert browser.get_log("browser") == []
+
+
+def test_headings_sort_and_say_so_with_keys_alone(browser: Any, page: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    opened(browser, page)
+    heading = browser.find_element("css selector", "#systems th:nth-child(7)")  # parameters
+    button = heading.find_element("tag name", "button")
+    for direction in ("ascending", "descending"):
+        button.send_keys(Keys.ENTER)
+        assert heading.get_attribute("aria-sort") == direction
+        script = "return [...document.querySelectorAll('#systems tbody tr')].map((r) => +r.cells[6].dataset.value)"
+        values = browser.execute_script(script)
+        assert values == sorted(values, reverse=direction == "descending") and len(set(values)) == 3
+    assert browser.switch_to.active_element == button
+
+
+def test_sound_plays_and_pictures_stand_on_its_time(browser: Any, page: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    opened(browser, page)
+    browser.find_element("css selector", ".look summary").send_keys(Keys.ENTER)
+    time.sleep(0.3)
+    player = browser.find_element("css selector", "audio")
+    script = """const [player, done] = arguments, line = document.querySelector('.look .at');
+        const moved = () => player.currentTime > 0 && line.style.left.endsWith('%') && line.style.left !== '0%';
+        const wait = () => moved() ? done([player.duration, null]) : setTimeout(wait, 50);
+        player.play().then(wait, (error) => done([0, String(error)]));"""
+    duration, error = browser.execute_async_script(script, player)
+    assert error is None and abs(duration - held(page, f"media-{held(page)['media'][0]}")["seconds"]) < 0.1
+    widths = browser.execute_script("return [...document.querySelectorAll('.track')].map((t) => t.clientWidth)")
+    assert len(set(widths)) == 1 and widths[0] > 300
+    loaded = browser.execute_script(
+        "return [...document.querySelectorAll('.look img')].every((i) => i.naturalWidth > 9)"
+    )
+    assert loaded and browser.get_log("browser") == []
+
+
+def test_a_phone_shows_it_without_scrolling_sideways(browser: Any, page: Path, tmp_path: Path) -> None:
+    opened(browser, page, width=360)
+    browser.execute_script("document.querySelector('.look').open = true")
+    time.sleep(0.3)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+    outside = """return [...document.querySelectorAll('article *')].filter((e) => !e.closest('.track') &&
+        e.getBoundingClientRect().right > 361).length"""
+    assert browser.execute_script(outside) == 0
+    assert browser.get_screenshot_as_png()[:4] == b"\x89PNG"
+
+
+def test_two_thousand_utterances_are_made_a_screen_at_a_time(browser: Any, tmp_path: Path) -> None:
+    rows = [row(f"u{n}", "one two three four", ["one too four five", "CSDCI"], 3, 1 + n % 7) for n in range(2000)]
+    path = tmp_path / "compare.html"
+    path.write_text(fabricated(rows), encoding="utf-8")
+    opened(browser, path)
+    assert len(ids(browser)) == 25 and "2000 of 2000" in browser.find_element("id", "count").text
+    marks = browser.execute_script(
+        "return [...document.querySelector('article').querySelectorAll('b')].map((b) => b.textContent)"
+    )
+    assert [mark for mark in marks if mark in "SDI"] == ["S", "D", "I"]
+    browser.execute_script("document.getElementById('more').click()")
+    assert len(ids(browser)) == 50
+    took = browser.execute_script("const began = performance.now(); choose(); return performance.now() - began")
+    assert took < 2000  # some 30 ms on an idle core
