@@ -73,6 +73,8 @@ def parser() -> ArgumentParser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
+    if args.page_audio < 0:
+        raise UserError(f"--page-audio {args.page_audio}: wanted 0 or more utterances")
     name, utterances = _decoded.references(args.test)
     # Every mistake is found before the first alignment is made.
     exps = [exp for exp in dict.fromkeys(args.exp) if exp.resolve() != args.out.resolve()]  # exp/* holds it, too

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from asrtts import config, experiment
-from asrtts.bin import _compare_table, compare, score
+from asrtts.bin import _compare_plots, _compare_table, compare, score
 from asrtts.registry import UserError
 
 TOP = Path(__file__).resolve().parents[2]
@@ -276,3 +276,20 @@ def test_the_table_fits_a_terminal(recipe: Path) -> None:
     out = io.StringIO()
     _compare_table.show(found, Console(file=out, force_terminal=True, width=100, color_system=None))
     assert max(len(line) for line in out.getvalue().splitlines()) <= 100
+
+
+def test_the_page_joins_sizes_of_one_family_and_says_what_it_leaves_out(recipe: Path) -> None:
+    exps = [decoded("small", wrong(3)), decoded("large", wrong(9), overrides=("encoder.dim=144",))]
+    for exp, megabytes in zip(exps, (1, 3), strict=True):
+        Path(exp, "model.safetensors").write_bytes(bytes(megabytes * 1_000_000))
+    found = compared(*exps, "--allow", "encoder.dim", "--quick")
+    assert len({_compare_plots.family(system) for system in found["systems"]}) == 1
+    page = Path("exp/compare/compare.html").read_text()
+    assert "WER against size" in page and "WER against multiply-adds" not in page
+    assert "Not drawn against multiply-adds: small: left out by --quick." in page
+    assert "Not drawn: small: there is no train.jsonl." in page
+    assert "a.wav: the audio of u" in page and "is gone" in page
+    compared(*exps, "--allow", "encoder.dim", "--quick", "--page-audio", "0")
+    assert "No sound" not in Path("exp/compare/compare.html").read_text().split("<script")[0]
+    with pytest.raises(UserError, match="--page-audio -1"):
+        compare.main([*exps, "--test", "test", "--page-audio", "-1"])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asrtts.losses.rnnt import rnnt_loss
-from asrtts.losses.rnnt_lattice import by_diagonals, edge_posteriors
+from asrtts.losses.rnnt_lattice import best_path, by_diagonals, edge_posteriors
 
 
 def enumerated(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -212,3 +212,20 @@ def test_another_blank_is_another_column():
 def test_bad_input_is_refused_with_its_place_and_value(change, message):
     with pytest.raises(ValueError, match=message):
         rnnt_loss(*change(*example([4, 3], [2, 3])))
+
+
+@pytest.mark.parametrize("frames, tokens", [(1, 0), (1, 3), (4, 0), (4, 3)])
+def test_the_best_path_is_the_best_of_all(frames: int, tokens: int) -> None:
+    """Every order of T - 1 blanks and U labels, tried; the last blank is common to all."""
+    generator = torch.Generator().manual_seed(5)
+    blank, label = torch.randn(2, frames, tokens + 1, generator=generator).log_softmax(0).unbind()
+    found = {}
+    for labels in itertools.combinations(range(frames - 1 + tokens), tokens):
+        t = u = 0
+        path, score = [(0, 0)], 0.0
+        for step in range(frames - 1 + tokens):
+            score += float((label if step in labels else blank)[t, u])
+            t, u = (t, u + 1) if step in labels else (t + 1, u)
+            path.append((t, u))
+        found[score] = path
+    assert best_path(blank, label) == found[max(found)]

@@ -233,9 +233,10 @@ function drawn(picture, of, track, labels, span) {
     return make("polyline", {points, ...(row ? {style: `stroke:var(--s${row % 5})`} : {class: "dashed"})});
   });
   peaks.sort(([x], [y]) => x - y);
+  const close = 12 * of.seconds / (list.clientWidth - 110);  // seconds that are a letter wide
   let high = false, last = -1;
   const tops = peaks.map(([seconds, text]) => {  // what would touch its neighbour goes a line higher
-    high = seconds - last < 0.03 * of.seconds && !high;
+    high = seconds - last < close && !high;
     last = seconds;
     return span(seconds, text, {class: high ? "peak high" : "peak"});
   });
