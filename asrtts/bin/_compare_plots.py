@@ -41,12 +41,13 @@ def style(number: int) -> dict[str, Any]:
 
 def curves(systems: Sequence[System]) -> tuple[list[Plot], list[str]]:
     """Training loss and validation error against updates, every run a line; and what is left out, with the reason."""
-    found, missing = [], []
+    found: list[tuple[int, str, tuple[Curve, Curve]]] = []
+    missing: dict[str, list[str]] = defaultdict(list)  # reason -> runs
     for number, system in enumerate(systems):
         for member, label in zip(system.members, system.labels, strict=True):
             history = read(member.exp)
             if isinstance(history, Missing):
-                missing.append(f"Not drawn: {label}: {history}.")
+                missing[history].append(label)
             else:
                 found.append((number, system.name, history))
     plots = []
@@ -58,7 +59,7 @@ def curves(systems: Sequence[System]) -> tuple[list[Plot], list[str]]:
         if lines:
             drawn = _svg(lambda axes, lines=lines, axis=axis: _lines(axes, lines, axis), heading)
             plots.append({"heading": heading, "svg": drawn})
-    return plots, missing
+    return plots, [f"No training curve: {', '.join(labels)}: {reason}." for reason, labels in missing.items()]
 
 
 def read(exp: Path) -> tuple[Curve, Curve] | Missing:
@@ -115,20 +116,22 @@ def costs(comparison: dict[str, Any]) -> tuple[list[Plot], list[str]]:
         ("multiply-adds", "millions of multiply-adds a second of audio", _macs),
         ("size", "size on disk, MB", lambda m: m["size_mb"]["value"]),
     ]
-    plots, missing = [], []
+    plots, lines = [], []
     for what, label, of in axes:
         points = []
+        missing: dict[str, list[str]] = defaultdict(list)  # reason -> systems
         for number, system in enumerate(comparison["systems"]):
             cost, error = of(system["measures"]), system[rate]["percent"]
             if cost is None or error is None:
-                missing.append(f"Not drawn against {what}: {system['name']}: {_why(system, what)}.")
+                missing[_why(system, what)].append(system["name"])
             else:
                 points.append((number, system, cost, error, system[rate]["interval_95"]))
         if len(points) > 1:
             heading = f"{rate.upper()} against {what}"
             drawn = _svg(lambda a, p=points, x=label: _scatter(a, p, x, f"{rate.upper()} %"), heading)
             plots.append({"heading": heading, "svg": drawn})
-    return plots, missing
+        lines += [f"Not drawn against {what}: {', '.join(names)}: {reason}." for reason, names in missing.items()]
+    return plots, lines
 
 
 def family(system: dict[str, Any]) -> str:

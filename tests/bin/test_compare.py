@@ -286,8 +286,8 @@ def test_the_page_joins_sizes_of_one_family_and_says_what_it_leaves_out(recipe: 
     assert len({_compare_plots.family(system) for system in found["systems"]}) == 1
     page = Path("exp/compare/compare.html").read_text()
     assert "WER against size" in page and "WER against multiply-adds" not in page
-    assert "Not drawn against multiply-adds: small: left out by --quick." in page
-    assert "Not drawn: small: there is no train.jsonl." in page
+    assert "Not drawn against multiply-adds: small, large: left out by --quick." in page
+    assert "No training curve: small, large: there is no train.jsonl." in page
     assert "a.wav: the audio of u" in page and "is gone" in page
     compared(*exps, "--allow", "encoder.dim", "--quick", "--page-audio", "0")
     assert "No sound" not in Path("exp/compare/compare.html").read_text().split("<script")[0]
