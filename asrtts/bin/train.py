@@ -107,16 +107,7 @@ def training_batches(
     rank: int,
     world: int,
 ) -> Iterator[dict]:
-    dataset = UtteranceDataset(
-        index,
-        settings.features,
-        run.statistics,
-        tokenizer.encode,
-        augment=settings.augmentation,
-        views=views,
-        seed=settings.seed,
-        round_frames=round_frames(settings),
-    )
+    dataset = training_data(settings, index, run.statistics, tokenizer, views)
     requests = batching.requests(
         settings.batching,
         settings.augmentation,
@@ -128,6 +119,21 @@ def training_batches(
         world=world,
     )
     return batches(dataset, requests, settings.training.workers)
+
+
+def training_data(
+    settings: Experiment, index: batching.Index, statistics: features.Statistics, tokenizer: Tokenizer, views: int
+) -> UtteranceDataset:
+    return UtteranceDataset(
+        index,
+        settings.features,
+        statistics,
+        tokenizer.encode,
+        augment=settings.augmentation,
+        views=views,
+        seed=settings.seed,
+        round_frames=round_frames(settings),
+    )
 
 
 def validation(
