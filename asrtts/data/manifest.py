@@ -82,7 +82,10 @@ def write(manifest: Path, utterances: Iterable[Utterance]) -> int:
     count = 0
     with open(beside, "w", encoding="utf-8") as lines:
         for utterance in utterances:
-            lines.write(json.dumps(asdict(utterance), ensure_ascii=False) + "\n")
+            record = asdict(utterance)
+            if not utterance.size:  # no shard
+                del record["offset"], record["size"]
+            lines.write(json.dumps(record, ensure_ascii=False) + "\n")
             count += 1
     os.replace(beside, manifest)
     return count
