@@ -136,7 +136,9 @@ def validation(
     """Loss and token error rate (by the cheapest search of the heads) on the dev manifest."""
     rounded = round_frames(settings)
     dataset = UtteranceDataset(index, settings.features, run.statistics, tokenizer.encode, round_frames=rounded)
-    greedy = settings.decoding.model_copy(update={"beam": 1, "nbest": 1, "method": "auto", "ctc_weight": 0.0})
+    greedy = settings.decoding.model_copy(
+        update={"beam": 1, "nbest": 1, "method": "auto", "ctc_weight": 0.0, "lm": None, "lodr": None}
+    )
     plan = list(batching.epoch_batches(settings.batching, augmentation.NONE, index.seconds, 0, 0))
 
     def measure() -> dict[str, float]:

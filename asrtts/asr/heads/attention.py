@@ -15,6 +15,7 @@ from asrtts.registry import UserError
 from asrtts.search.attention_beam import attention_beam
 from asrtts.search.hypothesis import Hypothesis
 from asrtts.search.joint_beam import joint_beam
+from asrtts.search.language_model import Fusion
 
 
 class Config(Settings):
@@ -96,6 +97,7 @@ class Head(nn.Module):
         length_bonus: float = 0.0,
         ctc: Tensor | Callable[[Tensor], Tensor] | None = None,
         ctc_weight: float = 0.0,
+        lm: Fusion | None = None,
     ) -> list[list[Hypothesis]]:
         """The n best token sequences of each utterance.
 
@@ -104,9 +106,9 @@ class Head(nn.Module):
         """
         decoder = self.decoder.start(enc, enc_lens)
         if ctc is None or ctc_weight == 0:
-            return attention_beam(decoder, enc_lens, self.eos, beam, nbest, length_bonus)
+            return attention_beam(decoder, enc_lens, self.eos, beam, nbest, length_bonus, lm=lm)
         log_probs = ctc(enc) if callable(ctc) else ctc
-        return joint_beam(decoder, log_probs, enc_lens, self.eos, beam, nbest, length_bonus, ctc_weight)
+        return joint_beam(decoder, log_probs, enc_lens, self.eos, beam, nbest, length_bonus, ctc_weight, lm=lm)
 
     def parts(self) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
         """The one piece to export: tokens (N, U) that begin with V, enc, enc_lens -> logits (N, U, V + 1)."""

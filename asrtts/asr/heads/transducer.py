@@ -16,6 +16,7 @@ from asrtts.losses.rnnt_backends import rnnt_backend
 from asrtts.losses.rnnt_joiner import rnnt_from_joiner
 from asrtts.nn.predictor import LstmPredictor, StatelessPredictor
 from asrtts.search.hypothesis import Hypothesis
+from asrtts.search.language_model import Fusion
 from asrtts.search.transducer_beam import transducer_beam
 from asrtts.search.transducer_greedy import transducer_greedy
 
@@ -75,7 +76,13 @@ class Head(nn.Module):
         return {"loss": losses.sum() / len(possible)}
 
     def search(
-        self, enc: Tensor, enc_lens: Tensor, method: str = "greedy", beam: int = 10, nbest: int = 1
+        self,
+        enc: Tensor,
+        enc_lens: Tensor,
+        method: str = "greedy",
+        beam: int = 10,
+        nbest: int = 1,
+        lm: Fusion | None = None,
     ) -> list[list[Hypothesis]]:
         """n-best lists of a batch (B, T, D), best first; greedy search has one entry and no use for `beam`."""
         assert method in ("greedy", "beam"), method
@@ -88,8 +95,8 @@ class Head(nn.Module):
         )
         limit = self.config.max_symbols_per_frame
         if method == "greedy":
-            return transducer_greedy(*given, max_symbols_per_frame=limit)
-        return transducer_beam(*given, beam=beam, nbest=nbest, max_symbols_per_frame=limit)
+            return transducer_greedy(*given, max_symbols_per_frame=limit, lm=lm)
+        return transducer_beam(*given, beam=beam, nbest=nbest, max_symbols_per_frame=limit, lm=lm)
 
     def _predict(self, tokens: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         out, state = self.predictor.step(tokens, state)
