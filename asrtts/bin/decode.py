@@ -20,7 +20,7 @@ from asrtts.data import augmentation, batching
 from asrtts.data.dataset import UtteranceDataset
 from asrtts.data.utterance import Utterance
 from asrtts.experiment import Run, refuse_too_short
-from asrtts.registry import UserError
+from asrtts.registry import UserError, suggestion
 from asrtts.search.hypothesis import Hypothesis
 from asrtts.search.language_model import LanguageModel
 from asrtts.text.tokenizer import Tokenizer
@@ -33,6 +33,7 @@ def parser() -> ArgumentParser:
     args.add_argument("manifest", help="e.g. data/test")
     searched = "e.g. method=ctc_prefix_beam beam=10 nbest=5"
     args.add_argument("settings", nargs="*", default=[], metavar="key=value", help=searched)
+    args.add_argument("--tuned", metavar="NAME", help="settings that `asrtts tune` chose; the result is MANIFEST_NAME")
     args.add_argument("--name", help="of the result, beside others of this manifest (default: the manifest's)")
     args.add_argument("--weights", default="model", help="file of weights in the run's folder, without .safetensors")
     args.add_argument("--batch-seconds", type=float, default=60.0, help="padded audio in a batch (default: 60)")
@@ -47,7 +48,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--threads {args.threads}: wanted 1 or more, or 0 for all cores")
     torch.set_num_threads(args.threads or parallel.cores())
     run = Run.open(args.exp)
-    values = run.experiment.decoding.model_dump()
+    values = tuned(run, args.tuned) if args.tuned else run.experiment.decoding.model_dump()
     config.put_overrides(values, args.settings)
     decoding = config.build(Decoding, values, "decode")
     cut = config.build(batching.Config, {"seconds": args.batch_seconds}, "--batch-seconds")
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> None:
     model = run.load_model(args.weights).to(device)
     refuse_too_short(index, run.experiment.features, model)
     method, lms = model.method(decoding), run.language_models(decoding)
-    name = index.path.stem if args.name is None else args.name
+    name = "_".join(part for part in (index.path.stem, args.tuned) if part) if args.name is None else args.name
     if not name or name != Path(name).name:
         raise UserError(f"--name '{name}': wanted a bare name, e.g. test_lm")
 
@@ -86,6 +87,15 @@ def main(argv: list[str]) -> None:
         f"{time.monotonic() - began:.1f} s, RTF {summary['rtf']:.4f}",
         file=sys.stderr,
     )
+
+
+def tuned(run: Run, name: str) -> dict[str, Any]:
+    """The settings in EXP/tuned/NAME.yaml. Raises UserError if there are none."""
+    path = run.folder / "tuned" / f"{name}.yaml"
+    if not path.is_file():
+        near = suggestion(name, [p.stem for p in path.parent.glob("*.yaml")])
+        raise UserError(f"{path}: nothing was tuned by this name{near}; `asrtts tune {run.folder} data/dev lm=...`")
+    return config.load(path, Decoding).model_dump()
 
 
 def decode(
