@@ -201,10 +201,10 @@ class Run:
             raise UserError(f"{path}: does not fit {self.folder}/config.yaml ({detail})") from None
         return model.eval()
 
-    def language_models(self, decoding: Decoding) -> list[tuple[LanguageModel, float]]:
+    def language_models(self, decoding: Decoding, device: torch.device) -> list[tuple[LanguageModel, float]]:
         """Those that `decoding` names, with their weights. Raises UserError for one of other tokens than the run's."""
         tokenizer = self.tokenizer
-        return [(lm_folder.load(folder, tokenizer), weight) for folder, weight in decoding.lms]
+        return [(lm_folder.load(folder, tokenizer, device), weight) for folder, weight in decoding.lms]
 
     def facts(self) -> dict[str, Any]:
         """run.json, or {} if it is not written yet."""

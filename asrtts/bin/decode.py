@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
     index = batching.Index(args.manifest)
     model = run.load_model(args.weights).to(device)
     refuse_too_short(index, run.experiment.features, model)
-    method, lms = model.method(decoding), run.language_models(decoding)
+    method, lms = model.method(decoding), run.language_models(decoding, device)
     name = "_".join(part for part in (index.path.stem, args.tuned) if part) if args.name is None else args.name
     if not name or name != Path(name).name:
         raise UserError(f"--name '{name}': wanted a bare name, e.g. test_lm")

@@ -1,4 +1,4 @@
-"""Make a language model of the recognizer's tokens: an n-gram of a text, or of an ARPA file."""
+"""Make a language model of the recognizer's tokens: an n-gram of a text or an ARPA file, or an LSTM."""
 
 from __future__ import annotations
 
@@ -22,9 +22,13 @@ def parser() -> ArgumentParser:
     text = "a manifest, e.g. data/train; a .txt file with one sentence a line; or a .arpa file of these tokens"
     options.add_argument("text", type=Path, help=text)
     options.add_argument("folder", type=Path, help="where the model goes, e.g. exp/lm")
+    overrides = "with --neural, e.g. model.dim=512 training.updates=5000"
+    options.add_argument("settings", nargs="*", default=[], metavar="key=value", help=overrides)
+    options.add_argument("--neural", action="store_true", help="train an LSTM instead of an n-gram")
     options.add_argument("--order", type=int, help="of the n-gram (default: 6)")
     options.add_argument("--tokens", type=Path, default=Path("data/tokens"), help="(default: data/tokens)")
     options.add_argument("--dev", type=Path, default=Path("data/dev"), help="a text as above (default: data/dev)")
+    options.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="of --neural")
     return options
 
 
@@ -32,12 +36,32 @@ def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
     tokenizer = Tokenizer.load(args.tokens)
     held_out = sentences(args.dev)
+    if args.neural:
+        _train(args, tokenizer, held_out)
+        return
+    if args.settings:
+        raise UserError(f"'{args.settings[0]}' is a setting of --neural; an n-gram has --order alone")
     ngrams, made = _ngrams(args, tokenizer)
     model = NgramModel(ngrams)
     about = {**made, **measured(model, held_out, args.dev, tokenizer)}
     lm_folder.save_ngrams(args.folder, ngrams, tokenizer, about)
     counts = ", ".join(f"{len(rows)} {n}-grams" for n, rows in enumerate(ngrams.tokens, 1))
     say(f"{args.folder}: {counts}")
+    say(verdict(args.dev, about))
+
+
+def _train(args: Any, tokenizer: Tokenizer, held_out: list[str]) -> None:
+    from asrtts.bin import _lm_training
+
+    if args.text.suffix == ".arpa" or args.order is not None:
+        raise UserError("--neural is trained on a text and has no order; leave out one of the two")
+    text = sentences(args.text)
+    tokens, dev = ([tokenizer.encode(line) for line in lines] for lines in (text, held_out))
+    model, made = _lm_training.train(args.folder, args.settings, tokenizer, tokens, dev, args.device)
+    about = {**made, "text": str(args.text), "text_hash": text_hash(text)}
+    about |= measured(model, held_out, args.dev, tokenizer)
+    lm_folder.save_about(args.folder, about)
+    say(f"{args.folder}: {about['parameters'] / 1e6:.2f} M parameters, best at update {about['update']}")
     say(verdict(args.dev, about))
 
 

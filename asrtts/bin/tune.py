@@ -30,7 +30,7 @@ from asrtts.training import parallel
 
 # What is tried where it means something; --try says otherwise. Of equally good points the first is taken.
 TRIED = {
-    "lm_weight": (0.0, 0.15, 0.3, 0.5, 0.8),
+    "lm_weight": (0.0, 0.2, 0.4, 0.7, 1.0),
     "length_bonus": (0.0, 1.0, 2.0, 3.0),
     "ctc_weight": (0.3, 0.5),
     "lodr_weight": (0.0, 0.1, 0.2),
@@ -73,7 +73,8 @@ def main(argv: list[str]) -> None:
     values = run.experiment.decoding.model_dump()
     config.put_overrides(values, args.settings)
     full = config.build(Decoding, {**values, **dict.fromkeys(("lm_weight", "lodr_weight"), 1.0)}, "tune")
-    model = run.load_model().to(parallel.pick_device(args.device))
+    device = parallel.pick_device(args.device)
+    model = run.load_model().to(device)
     refuse_too_short(index, run.experiment.features, model)
     values["method"] = model.method(full)  # of all points, also where a weight is 0
     points = [
@@ -81,7 +82,7 @@ def main(argv: list[str]) -> None:
         for point in grid(args.tried, args.settings, full, values["method"])
     ]
     keys = [key for key in TRIED if len({getattr(point, key) for point in points}) > 1]
-    loaded = {folder: lm for (folder, _), (lm, _) in zip(full.lms, run.language_models(full), strict=True)}
+    loaded = {folder: lm for (folder, _), (lm, _) in zip(full.lms, run.language_models(full, device), strict=True)}
     cut = config.build(batching.Config, {"seconds": args.batch_seconds}, "--batch-seconds")
     encoded = list(encode(model, run, index, cut))
     console = Console(stderr=True)

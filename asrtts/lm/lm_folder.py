@@ -1,4 +1,4 @@
-"""The folder exp/lm that holds a whole language model: lm.json, tokens/ and ngram.arpa."""
+"""The folder exp/lm that holds a whole language model: lm.json, tokens/, and ngram.arpa or model.safetensors."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-from asrtts import storage
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from asrtts import config, storage
 from asrtts.lm import arpa
+from asrtts.lm.recurrent import Config, RecurrentLm
 from asrtts.registry import UserError
 from asrtts.search.language_model import LanguageModel
 from asrtts.search.ngram import NgramModel, Ngrams
 from asrtts.text.tokenizer import Tokenizer
 
-ABOUT, ARPA = "lm.json", "ngram.arpa"
+ABOUT, ARPA, WEIGHTS = "lm.json", "ngram.arpa", "model.safetensors"
 MEND = "make it again with `asrtts lm` (stage 3)"
 
 
@@ -40,14 +45,14 @@ def about(folder: Path) -> dict[str, Any]:
     return storage.json_object(path.read_bytes(), str(path), MEND)
 
 
-def load(folder: str | Path, tokenizer: Tokenizer) -> LanguageModel:
-    """The language model in a folder, for a recognizer with these tokens.
+def load(folder: str | Path, tokenizer: Tokenizer, device: torch.device) -> LanguageModel:
+    """The language model in a folder, for a recognizer with these tokens; a neural one on `device`.
 
     Raises:
         UserError: no language model there, a damaged one, or one of other tokens.
     """
     folder = Path(folder)
-    about(folder)
+    told = about(folder)
     own = Tokenizer.load(folder / "tokens")
     if own.fingerprint() != tokenizer.fingerprint():
         raise UserError(
@@ -55,4 +60,19 @@ def load(folder: str | Path, tokenizer: Tokenizer) -> LanguageModel:
             f"has {tokenizer.vocab_size} {tokenizer.kind} tokens ({tokenizer.fingerprint()}). Make one of its tokens: "
             "`asrtts lm ... --tokens`"
         )
+    if told.get("kind") == "lstm":
+        return _neural(folder, told, own.vocab_size).to(device)
     return NgramModel(arpa.read(folder / ARPA, own.pieces))
+
+
+def _neural(folder: Path, told: dict[str, Any], vocab_size: int) -> RecurrentLm:
+    path = folder / WEIGHTS
+    try:
+        model = RecurrentLm(config.build(Config, told.get("model", {}), f"{folder / ABOUT}: model"), vocab_size)
+        model.load_state_dict(load_file(path))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not there; {MEND}") from None
+    except (RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise UserError(f"{path}: damaged, or of another model than {ABOUT} says ({reason}); {MEND}") from None
+    return model.eval()

@@ -126,3 +126,41 @@ def test_what_is_wrong_is_one_line(tones, made, run, tmp_path):
     (copy / "ngram.arpa").write_text("\\data\\\nngram 1=2\n")
     refused("ngram.arpa: ends at line 2", decode.main, folder, test, f"lm={copy}")
     assert Tokenizer.load(made / "tokens").fingerprint() == Tokenizer.load(tones / "data/tokens").fingerprint()
+
+
+SMALL = ["training.updates=6", "training.validate_every=3", "model.dim=8", "training.threads=1"]
+SMALL += ["training.precision=float32", "training.tensorboard=false"]
+
+
+def test_a_neural_model_is_trained_once_and_decodes(tones, run, tmp_path, capsys):
+    folder = tmp_path / "lstm"
+    given = [*texts(tones), str(folder), "--neural", *SMALL, *options(tones), "--device", "cpu"]
+    lm.main(given)
+    weights, about = (folder / "model.safetensors").read_bytes(), lm_folder.about(folder)
+    assert about["kind"] == "lstm" and about["update"] in (3, 6) and 1 < about["token_perplexity"] < 9
+    (folder / "lm.json").unlink()
+    lm.main(given)  # as after a kill just before the end
+    assert (folder / "model.safetensors").read_bytes() == weights and lm_folder.about(folder) == about
+    refused("other settings, text or tokens", lm.main, *given, "model.dim=9")
+    for name in ("checkpoints", "snapshots", "begun", "settings.yaml", "train.jsonl"):  # decoding needs none of these
+        shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
+    for head in ("ctc", "transducer", "hybrid"):
+        decode.main([str(run(head)), str(tones / "data/test"), "--threads", "1", f"lm={folder}", "lm_weight=2"])
+    (folder / "model.safetensors").write_bytes(weights[:-9])
+    refused("model.safetensors: damaged", decode.main, run(), tones / "data/test", f"lm={folder}")
+    (folder / "model.safetensors").unlink()
+    refused("model.safetensors: not there", decode.main, run(), tones / "data/test", f"lm={folder}")
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        (["--neural", "--order", "3"], "has no order"),
+        (["training.updates=6"], "is a setting of --neural"),
+        (["--neural", "training.update=6"], "did you mean 'updates'"),
+        (["--neural", "training.keep_best=0", "training.keep_last=1"], "keep_best is 0"),
+    ],
+)
+def test_settings_that_do_not_fit_the_kind_are_one_line(tones, tmp_path, given, match):
+    refused(match, lm.main, *texts(tones), tmp_path / "lm", *given, *options(tones))
+    assert not (tmp_path / "lm").exists()
