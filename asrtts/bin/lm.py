@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +43,14 @@ def main(argv: list[str]) -> None:
         return
     if args.settings:
         raise UserError(f"'{args.settings[0]}' is a setting of --neural; an n-gram has --order alone")
-    ngrams, made = _ngrams(args, tokenizer)
-    model = NgramModel(ngrams)
-    about = {**made, **measured(model, held_out, args.dev, tokenizer)}
+    made, make = _ngrams(args, tokenizer)
+    made |= {"text": str(args.text), "dev_hash": text_hash(held_out), "tokens_hash": tokenizer.fingerprint()}
+    if (before := _finished(args.folder, made)) is not None:
+        say(f"{args.folder}: finished before, of the same text and tokens")
+        say(verdict(args.dev, before))
+        return
+    ngrams = make()
+    about = {**made, **measured(NgramModel(ngrams), held_out, args.dev, tokenizer)}
     lm_folder.save_ngrams(args.folder, ngrams, tokenizer, about)
     counts = ", ".join(f"{len(rows)} {n}-grams" for n, rows in enumerate(ngrams.tokens, 1))
     say(f"{args.folder}: {counts}")
@@ -65,19 +72,31 @@ def _train(args: Any, tokenizer: Tokenizer, held_out: list[str]) -> None:
     say(verdict(args.dev, about))
 
 
-def _ngrams(args: Any, tokenizer: Tokenizer) -> tuple[Ngrams, dict[str, Any]]:
-    """The model, and what lm.json tells of where it came from."""
+def _ngrams(args: Any, tokenizer: Tokenizer) -> tuple[dict[str, Any], Callable[[], Ngrams]]:
+    """What lm.json tells of where the model comes from, and what makes it."""
     if args.text.suffix == ".arpa":
         if args.order is not None:
             raise UserError("--order is for an n-gram that is made here; an ARPA file has its own")
         ngrams = arpa.read(args.text, tokenizer.pieces)
-        return ngrams, {"order": ngrams.order, "text": str(args.text)}
+        digest = hashlib.sha256(args.text.read_bytes()).hexdigest()[:16]
+        return {"order": ngrams.order, "text_hash": digest}, lambda: ngrams
     order = 6 if args.order is None else args.order
     if order < 1:
         raise UserError(f"--order {order}: wanted 1 or more")
     text = sentences(args.text)
-    ngrams = kneser_ney.estimate([tokenizer.encode(line) for line in text], order, tokenizer.vocab_size)
-    return ngrams, {"order": order, "text": str(args.text), "text_hash": text_hash(text)}
+    estimate = partial(kneser_ney.estimate, order=order, vocab_size=tokenizer.vocab_size)
+    return {"order": order, "text_hash": text_hash(text)}, lambda: estimate(tokenizer.encode(line) for line in text)
+
+
+def _finished(folder: Path, made: dict[str, Any]) -> dict[str, Any] | None:
+    """What lm.json says, if the same model was made before."""
+    try:
+        before = lm_folder.about(folder)
+        Tokenizer.load(folder / "tokens")
+    except UserError:
+        return None  # none, or a damaged one: it is made anew
+    same = before.get("kind") == "ngram" and all(before.get(key) == value for key, value in made.items())
+    return before if same and (folder / lm_folder.ARPA).is_file() else None
 
 
 def sentences(path: Path) -> list[str]:

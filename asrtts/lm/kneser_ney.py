@@ -38,10 +38,12 @@ def estimate(sentences: Iterable[Sequence[int]], order: int, vocab_size: int) ->
     levels = _levels(text, place, order, vocab_size + 2)
 
     tokens, log_probs, backoffs = [], [], []
-    probs = np.zeros(0)
+    probs, poor = np.zeros(0), []
     for n, level in enumerate(levels, 1):
         counts = _counts(level, levels[n] if n < order else None, bos)
-        discounts = _discounts(counts, n)
+        discounts = _discounts(counts)
+        if discounts is None:
+            discounts, poor = FALLBACK, [*poor, *([str(n)] if len(counts) else [])]
         taken = np.where(counts > 0, discounts[np.minimum(counts, 3)], 0.0)
         if n == 1:
             gamma = taken.sum() / counts.sum()
@@ -57,6 +59,9 @@ def estimate(sentences: Iterable[Sequence[int]], order: int, vocab_size: int) ->
         tokens.append(level.tokens)
         log_probs.append(np.log(probs, out=np.full(len(probs), -np.inf), where=probs > 0))
     backoffs.append(np.zeros(len(levels[-1].tokens)))
+    if poor:
+        fixed = ", ".join(f"{discount:g}" for discount in FALLBACK[1:])
+        warn(f"too little text to estimate the discounts of order {', '.join(poor)}; {fixed} are taken")
     return Ngrams(vocab_size, tokens, log_probs, backoffs).without_impossible_unigrams()
 
 
@@ -95,17 +100,11 @@ def _counts(level: _Level, above: _Level | None, bos: int) -> np.ndarray:
     return np.where(level.tokens[:, 0] == bos, level.seen, after)
 
 
-def _discounts(counts: np.ndarray, order: int) -> np.ndarray:
-    """What is taken from an n-gram counted 0, 1, 2, and 3 or more times (eq. 26)."""
+def _discounts(counts: np.ndarray) -> np.ndarray | None:
+    """What is taken from an n-gram counted 0, 1, 2, and 3 or more times (eq. 26); None: the counts give none."""
     n1, n2, n3, n4 = (np.count_nonzero(counts == c) for c in (1, 2, 3, 4))
-    if min(n1, n2, n3) > 0:
-        share = n1 / (n1 + 2 * n2)
-        found = np.array([0.0, 1 - 2 * share * n2 / n1, 2 - 3 * share * n3 / n2, 3 - 4 * share * n4 / n3])
-        if (found[1:] > 0).all():
-            return found
-    if len(counts):
-        warn(
-            f"too little text to estimate the discounts of {order}-grams ({n1}, {n2}, {n3} and {n4} were counted once, "
-            f"twice, ...); {', '.join(f'{d:g}' for d in FALLBACK[1:])} are taken"
-        )
-    return FALLBACK
+    if min(n1, n2, n3) == 0:
+        return None
+    share = n1 / (n1 + 2 * n2)
+    found = np.array([0.0, 1 - 2 * share * n2 / n1, 2 - 3 * share * n3 / n2, 3 - 4 * share * n4 / n3])
+    return found if (found[1:] > 0).all() else None

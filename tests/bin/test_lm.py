@@ -52,6 +52,22 @@ def test_the_folder_is_whole_and_tells_its_perplexity(tones, made, capsys):
     assert about["order"] == 3 and 1 < about["token_perplexity"] < 7 < about["word_perplexity"]
 
 
+def test_a_finished_model_is_left_alone_and_a_damaged_or_other_one_made_anew(tones, made, tmp_path, capsys):
+    folder = tmp_path / "lm"
+    given = [*texts(tones), str(folder), *options(tones)]
+    lm.main([*given, "--order", "2"])
+    before = (folder / "ngram.arpa").stat().st_mtime_ns
+    capsys.readouterr()
+    lm.main([*given, "--order", "2"])
+    err = capsys.readouterr().err
+    assert "finished before" in err and "perplexity" in err and (folder / "ngram.arpa").stat().st_mtime_ns == before
+    (folder / "tokens/tokens.txt").write_text("damaged")
+    for order in ("2", "3"):
+        lm.main([*given, "--order", order])
+        assert "finished before" not in capsys.readouterr().err and lm_folder.about(folder)["order"] == int(order)
+    assert (folder / "ngram.arpa").read_bytes() == (made / "ngram.arpa").read_bytes()
+
+
 def test_a_text_file_and_an_arpa_file_give_the_same_model(tones, made, tmp_path):
     lines = [u.text for u in manifest.read(tones / "data/train")]
     (tmp_path / "train.txt").write_text("\n".join(lines) + "\n")
