@@ -143,6 +143,8 @@ def grid(tried: Sequence[str], given: Sequence[str], full: Decoding, method: str
         if not means[key]:
             raise UserError(f"--try {key}: it changes nothing in {method}; name what it weighs, e.g. lm=exp/lm")
     for key, default in TRIED.items():
+        if key == "length_bonus" and method.startswith("transducer"):
+            continue  # its blanks weigh every token; with a bonus some models speak without end, and slowly
         if means[key] and key not in given:
             values.setdefault(key, default)
     if not any(values.values()):

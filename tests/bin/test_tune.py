@@ -33,7 +33,7 @@ def run(trained, tmp_path):
     ("head", "settings", "tried"),
     [
         ("ctc", [], ["lm_weight=0,4", "length_bonus=0,2"]),
-        ("transducer", ["lodr={lm}"], ["lm_weight=1", "lodr_weight=0,0.5", "length_bonus=0"]),
+        ("transducer", ["lodr={lm}"], ["lm_weight=1", "lodr_weight=0,0.5"]),
         ("hybrid", ["beam=3"], ["lm_weight=0,1", "ctc_weight=0.3,0.6", "length_bonus=0.5"]),
     ],
 )
