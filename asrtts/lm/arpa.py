@@ -97,6 +97,8 @@ class _Reader:
             if tuple(row) in known:
                 self._refuse(f"'{' '.join(words[1 : n + 1])}' stands there twice")
             known.add(tuple(row))
+            if self.ids[START] in row[1:]:
+                self._refuse(f"{START} stands behind '{words[1]}'; it can only be the first word")
             if tuple(row[:-1]) not in contexts:
                 self._refuse(f"'{' '.join(words[1:n])}', the context, is none of the {n - 1}-grams above")
             score, back = self._number(words[0]), self._number(words[n + 1]) if len(words) == n + 2 else 0.0

@@ -96,6 +96,7 @@ def test_a_token_that_the_file_lacks_is_as_likely_as_its_unknown_word(others):
         ("-0.2\tA B", "0.2\tA B", r":17: 0.2 is no logarithm"),
         ("-0.2\tA B", "-0.2\t<s> A", r":17: '<s> A' stands there twice"),
         ("-0.05\t<s> A B", "-0.05\tB B B", r":22: 'B B', the context, is none of the 2-grams"),
+        ("-0.2\tA B", "-0.2\tA <s>", r":17: <s> stands behind 'A'"),
         ("ngram 2=4", "ngram 2=5", r":21: wanted a log-probability, 2 words"),
         ("ngram 2=4", "ngram 2=3", r":19: wanted \\3-grams:"),
         ("ngram 2=4", "ngram 3=4", r":5: wanted `ngram 2=`"),
