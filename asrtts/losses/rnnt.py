@@ -20,6 +20,8 @@ from torch.autograd.function import once_differentiable
 from asrtts.losses.rnnt_lattice import edge_posteriors
 
 TILE = 1 << 20  # logits at a time: 4 MB of float32, what a core's cache holds
+# What is smaller is written as 0: products of it are no normal float32, and a CPU multiplies such many times slower.
+LEAST_GRADIENT = 2.0**-100
 
 
 def rnnt_loss(
@@ -154,7 +156,7 @@ def _gradient(logits, targets, logit_lens, token_lens, blank_id, log_sum, on_bla
         at_label = log_q.exp() * blank.unsqueeze(-1) + log_q.expm1() * label.unsqueeze(-1)
         z.scatter_(-1, column, at_label.to(kind))
         z[..., blank_id] = (log_p.exp() * label + log_p.expm1() * blank).to(kind)
-        grad[cells] = z.to(grad.dtype)
+        grad[cells] = torch.nn.functional.hardshrink(z, LEAST_GRADIENT).to(grad.dtype)
     for b, (frames, width) in enumerate(zip(logit_lens.tolist(), token_lens.tolist(), strict=True)):
         grad[b, frames:] = 0.0
         grad[b, :, width + 1 :] = 0.0

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from numba import njit
 
+from asrtts.losses.rnnt import LEAST_GRADIENT
+
 # numba widens what it multiplies and adds: every step says its kind, or the loop is not vectorised.
 F32, I32 = np.float32, np.int32
 LOG2_E = F32(1.4426950408889634)
@@ -36,14 +38,14 @@ def in_slices(kernel: Callable[..., None], count: int, *args: object) -> None:
 
 
 @njit(fastmath={"contract"}, nogil=True, error_model="numpy")
-def _exp(x):
-    """exp of a float32 that is not much above 0; NaN stays NaN, -inf gives 0."""
+def _exp(x, least):
+    """exp of a float32 that is not much above 0; 0 below 2^least. NaN stays NaN, -inf gives 0."""
     y = F32(x * LOG2_E)
     n = I32(F32(y - F32(0.5)))  # the nearest whole number, as y is not positive
     f = F32(y - F32(n))
     power = F32(F32(F32(F32(F32(F32(F32(F32(F32(F32(C5 * f) + C4) * f) + C3) * f) + C2) * f) + C1) * f) + F32(1.0))
     power = I32(power.view(I32) + I32(n << I32(23))).view(F32)  # n is added to the exponent
-    return F32(0.0) if y < LEAST else power
+    return F32(0.0) if y < least else power
 
 
 @njit(fastmath={"contract", "reassoc", "nsz"}, nogil=True, error_model="numpy")
@@ -60,7 +62,7 @@ def _log_sum(row):
     for v in range(row.shape[0]):
         x = F32(row[v] - peak)
         equal += F32(1.0) if x == F32(0.0) else F32(0.0)
-        rest += F32(0.0) if x == F32(0.0) else _exp(x)
+        rest += F32(0.0) if x == F32(0.0) else _exp(x, LEAST)
     return np.float64(peak) + math.log(np.float64(equal) + np.float64(rest))
 
 
@@ -85,8 +87,16 @@ def _scale_softmax(row, log_sum, factor):
     vectorise."""
     near = F32(log_sum)  # row - near is exact where it matters
     scale = F32(factor * math.exp(np.float64(near) - log_sum))
+    least = max(LEAST, F32(math.log2(LEAST_GRADIENT / abs(scale))))
     for v in range(row.shape[0]):
-        row[v] = F32(_exp(F32(row[v] - near)) * scale)
+        row[v] = F32(_exp(F32(row[v] - near), least) * scale)
+
+
+@njit(nogil=True)
+def _of_edge(log_p, own, other):
+    """p (own + other) - own, written so that nothing cancels where p is almost 1."""
+    grad = math.exp(log_p) * other + math.expm1(log_p) * own
+    return 0.0 if abs(grad) < LEAST_GRADIENT else grad
 
 
 @njit(nogil=True, cache=True)
@@ -101,16 +111,15 @@ def gradient(first, last, logits, targets, frame_lens, token_lens, blank_id, log
         for u in range(real):
             row, target, total = rows[u], targets[b, u], log_sum[b, t, u]
             blank, label = on_blank[b, t, u] * scale[b], on_label[b, t, u] * scale[b]
-            if F32(blank + label) == F32(0.0):  # no alignment passes here
+            if abs(blank + label) < LEAST_GRADIENT:  # no alignment passes here
                 row[:] = F32(0.0)
                 continue
             log_p, log_q = logits[b, t, u, blank_id] - total, logits[b, t, u, target] - total
             if grad.size:
                 row[:] = logits[b, t, u]
             _scale_softmax(row, total, blank + label)
-            # p (blank + label) - blank, written so that nothing cancels where p is almost 1
-            row[target] = math.exp(log_q) * blank + math.expm1(log_q) * label
-            row[blank_id] = math.exp(log_p) * label + math.expm1(log_p) * blank
+            row[target] = _of_edge(log_q, label, blank)
+            row[blank_id] = _of_edge(log_p, blank, label)
         rows[real:] = F32(0.0)
 
 

@@ -221,6 +221,12 @@ def test_float32_gradient_is_right_to_the_sixth_digit(way, sureness):
     assert error(gradient, reference) < 1e-6 and error(found, wanted) < 1e-6
 
 
+def test_no_gradient_is_so_small_that_products_of_it_are_slow(way):
+    logits, *rest = sure(80, 30, 100, 40.0)
+    gradient = loss_and_gradient(logits, *rest)[1].abs()
+    assert gradient[gradient > 0].min() >= rnnt.LEAST_GRADIENT
+
+
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
 def test_threads_share_the_rows_and_change_nothing(kind):
     logits, *rest = example([17, 5, 9], [3, 6, 0], vocab=30)
