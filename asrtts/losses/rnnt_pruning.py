@@ -81,6 +81,7 @@ def kept_cells(posterior: Tensor, enc_lens: Tensor, token_lens: Tensor, width: i
         posterior: (B, T, U+1), zero beyond the lengths.
         width: columns of a window, at least 2.
     """
+    enc_lens, token_lens = enc_lens.to(posterior.device), token_lens.to(posterior.device)
     starts = window_starts(posterior, enc_lens, token_lens, width)
     u = torch.arange(posterior.shape[2], device=posterior.device)
     inside = (u >= starts.unsqueeze(2)) & (u < starts.unsqueeze(2) + width)
@@ -93,7 +94,7 @@ def window_starts(posterior: Tensor, enc_lens: Tensor, token_lens: Tensor, width
     the last ends at U.
     """
     batch, frames, columns = posterior.shape
-    last = (token_lens + 1 - width).clamp_min(0).to(posterior.device)  # where the last window begins
+    last = (token_lens + 1 - width).clamp_min(0)  # where the last window begins
     count = max(1, columns - width + 1)
     summed = F.pad(posterior.double().cumsum(2), (1, 0))
     s = torch.arange(count, device=posterior.device)
@@ -109,7 +110,7 @@ def window_starts(posterior: Tensor, enc_lens: Tensor, token_lens: Tensor, width
     starts = [last]
     for t in range(frames - 2, -1, -1):
         source = came_from[t].gather(1, starts[-1].unsqueeze(1)).squeeze(1).clamp_min(0)
-        starts.append(torch.where(t < enc_lens.to(last.device) - 1, source, last))
+        starts.append(torch.where(t < enc_lens - 1, source, last))
     return torch.stack(starts[::-1], 1)
 
 

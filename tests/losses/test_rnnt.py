@@ -264,6 +264,16 @@ def test_logits_that_are_overwritten_cannot_be_used_again(way):
         squared.backward()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_cuda_equals_the_cpu(kind):
+    logits, *rest = example([17, 5, 9], [3, 6, 0], vocab=30)
+    logits = logits.to(kind)
+    found = loss_and_gradient(logits.cuda(), *rest, overwrite_logits=True)
+    for one, two in zip(found, loss_and_gradient(logits, *rest), strict=True):
+        torch.testing.assert_close(one.cpu(), two, rtol=1e-6, atol=1e-6)
+
+
 def test_mean_is_the_mean_over_utterances():
     case = example([4, 3], [2, 3])
     torch.testing.assert_close(rnnt_loss(*case, reduction="mean"), rnnt_loss(*case).mean())

@@ -154,6 +154,17 @@ def test_the_gradient_of_the_pruned_loss_is_that_of_finite_differences():
     assert torch.autograd.gradcheck(lambda *x: rnnt_from_joiner(*x, *case, threshold=0.0, kept=kept), joiner_case())
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_equals_the_cpu():
+    case, losses = lengths(), []
+    for device in ("cpu", "cuda"):
+        simple, posterior = simple_rnnt(*(x.to(device) for x in simple_case()), *case)
+        kept = kept_cells(posterior, *case[1:], 2)
+        losses.append([simple, rnnt_from_joiner(*(x.to(device) for x in joiner_case()), *case, kept=kept)])
+    for one, two in zip(*losses, strict=True):
+        torch.testing.assert_close(one, two.cpu())
+
+
 def test_lengths_beyond_the_tensor_are_refused():
     tokens, enc_lens, token_lens = lengths()
     with pytest.raises(ValueError, match=r"logit_lens\[2\] is 7, wanted 1 to 6"):
