@@ -25,7 +25,8 @@ def edge_posteriors(
             never read. On CPU their memory is reused for the posteriors.
     """
     if log_blank.device.type == "cpu" and importlib.util.find_spec("numba"):
-        from asrtts.losses.rnnt_numba import in_slices, occupy  # numba takes a second to import: only who trains pays
+        from asrtts.compiled import in_slices  # numba takes a second to import: only who trains pays
+        from asrtts.losses.rnnt_numba import occupy
 
         loglik = torch.empty(len(log_blank), dtype=torch.float64)
         lens = logit_lens.contiguous(), token_lens.contiguous()  # other strides would be compiled anew

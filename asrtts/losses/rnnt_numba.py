@@ -1,40 +1,16 @@
-"""The Transducer loss on CPU: rows of float32 logits, and the lattice. Importing this file imports numba.
-
-Rows run in slices, one thread a slice. The kernels hold no lock and start no threads, so numba brings no second OpenMP
-beside torch's: two of them spin against each other.
-"""
+"""The Transducer loss on CPU: rows of float32 logits, and the lattice. Importing this file imports numba."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import torch
 from numba import njit
 
+from asrtts.compiled import F32, I32, LOG2_E, power_of_two
 from asrtts.losses.rnnt import LEAST_GRADIENT
 
-# numba widens what it multiplies and adds: every step says its kind, or the loop is not vectorised.
-F32, I32 = np.float32, np.int32
-LOG2_E = F32(1.4426950408889634)
-# 2^f = 1 + f (C1 + f (C2 + ...)) for |f| <= 1/2: least greatest relative error, 9e-8, with exactly 1 at f = 0
-C1, C2, C3, C4, C5 = F32(0.69314700), F32(0.24022242), F32(0.055507336), F32(0.0096715130), F32(0.0013264727)
 LEAST = F32(-126.0)  # smaller powers of two are no normal float32; they count as 0
-SLICES = 4  # for each thread, as padding makes them uneven
-
-
-def in_slices(kernel: Callable[..., None], count: int, *args: object) -> None:
-    """kernel(first, last, *args) over all of range(count), by as many threads as torch has."""
-    threads = min(torch.get_num_threads(), count)
-    if threads == 1:
-        return kernel(0, count, *args)
-    cuts = np.linspace(0, count, min(SLICES * threads, count) + 1).astype(int).tolist()
-    with ThreadPoolExecutor(threads) as pool:
-        running = [pool.submit(kernel, *cut, *args) for cut in zip(cuts[:-1], cuts[1:], strict=True)]
-    for one in running:
-        one.result()
 
 
 @njit(fastmath={"contract"}, nogil=True, error_model="numpy")
@@ -42,9 +18,7 @@ def _exp(x, least):
     """exp of a float32 that is not much above 0; 0 below 2^least. NaN stays NaN, -inf gives 0."""
     y = F32(x * LOG2_E)
     n = I32(F32(y - F32(0.5)))  # the nearest whole number, as y is not positive
-    f = F32(y - F32(n))
-    power = F32(F32(F32(F32(F32(F32(F32(F32(F32(F32(C5 * f) + C4) * f) + C3) * f) + C2) * f) + C1) * f) + F32(1.0))
-    power = I32(power.view(I32) + I32(n << I32(23))).view(F32)  # n is added to the exponent
+    power = power_of_two(n, F32(y - F32(n)))
     return F32(0.0) if y < least else power
 
 
