@@ -63,13 +63,13 @@ def test_every_command_of_run_sh_is_a_verb_with_arguments_that_parse(recipe):
 @pytest.mark.parametrize("recipe", RECIPES, ids=name)
 def test_every_command_of_compare_sh_parses_and_the_table_holds_what_was_trained(recipe):
     commands = lines(recipe / "compare.sh")
-    assert [check(command, recipe) for command in commands][-1] == "score"
+    assert [check(command, recipe) for command in commands][-1] == "compare"
     trained = []
     for command in commands[:-1]:
         trained += [c[3] for c in lines(recipe / "run.sh", *command[1:]) if c[1] == "train"]
-    scored = [argument for argument in commands[-1] if argument.startswith("exp/")]  # exp/ctc-* is every seed
-    assert len(trained) == len(scored) >= 3
-    assert all(fnmatchcase(run, pattern) for run, pattern in zip(trained, scored, strict=True))
+    compared = [argument for argument in commands[-1] if argument.startswith("exp/")]  # exp/ctc-* is every seed
+    assert len(trained) == len(compared) >= 3
+    assert all(fnmatchcase(run, pattern) for run, pattern in zip(trained, compared, strict=True))
 
 
 @pytest.mark.parametrize("recipe", [r for r in RECIPES if (r / "conf" / "cpu").is_dir()], ids=name)
@@ -107,6 +107,16 @@ def test_the_heads_of_a_recipe_share_everything_but_the_head(folder):
     assert all(one == shared[0] for one in shared)
     for head, s in settings.items():
         assert set(s.heads) == ({"ctc", "attention"} if head == "hybrid" else {head})
+
+
+@pytest.mark.parametrize("folder", sorted({conf.parent for conf in CONFS}), ids=name)
+def test_the_heads_of_a_recipe_are_searched_with_equal_effort(folder):
+    searched = [experiment.load(conf) for conf in folder.glob("*.yaml") if conf.name != "encoder.yaml"]
+    with torch.device("meta"):
+        models = [AsrModel(s.encoder, s.heads, s.features.num_bins, vocab_size=30) for s in searched]
+    assert {s.decoding.beam for s in searched} == {10}
+    methods = {model.method(s.decoding) for model, s in zip(models, searched, strict=True)}
+    assert methods == {"ctc_prefix_beam", "transducer_beam", "attention_beam", "joint_beam"}
 
 
 @pytest.mark.parametrize("conf", CONFS, ids=name)

@@ -122,6 +122,10 @@ class AsrModel(nn.Module):
             return JOINT
         return f"{main}_{self.heads[main].searches[-1 if decoding.lms else 0]}"
 
+    def leader(self, decoding: Decoding) -> nn.Module:
+        """The head whose hypotheses the search grows: attention in the joint one."""
+        return self.heads[_heads_of(self.method(decoding))[0]]
+
     @torch.no_grad()
     def search(
         self,

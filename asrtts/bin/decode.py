@@ -24,7 +24,7 @@ from asrtts.registry import UserError, suggestion
 from asrtts.search.hypothesis import Hypothesis
 from asrtts.search.language_model import LanguageModel
 from asrtts.text.tokenizer import Tokenizer
-from asrtts.training import parallel
+from asrtts.training import memory, parallel
 
 
 def parser() -> ArgumentParser:
@@ -78,6 +78,7 @@ def main(argv: list[str]) -> None:
         "seconds": round(audio_seconds, 2),
         "utterances": len(lines),
         "precision": "float32",
+        **memory.peak(device),
     }
     storage.write(goal.with_name(f"{name}.summary.json"), json.dumps(summary, indent=1) + "\n")
     # last: it ends the stage
@@ -149,6 +150,7 @@ def record(
             for token, frame, sure in zip(best.tokens, best.frames, best.confidences, strict=True)
         ],
         "nbest": [{"text": tokenizer.decode(h.tokens), "score": round(h.score, 5)} for h in hyps],
+        "steps": best.steps,
         "seconds": utterance.seconds,
         "speaker": utterance.speaker,
         "method": method,

@@ -76,8 +76,11 @@ def attention_beam(
     spoken = torch.zeros_like(best)  # (B, K), the decoder's log-probability of the tokens so far
     path = Path.empty(len(alive), lens.device)
     fused = FusedPrefixes(lm, len(alive), lens.device) if lm else None
+    taken = [0] * len(alive)
     for length in count():
         step, looked = decoder.step(tokens, parents)
+        for utterance in alive:
+            taken[utterance] += 1
         total = spoken[:, :, None] + step  # (B, K, V + 1)
         joint = total if ctc_weight == 0 else (1 - ctc_weight) * total + ctc_weight * ctc.candidates()
         if fused:
@@ -102,7 +105,11 @@ def attention_beam(
         rows = [r for r, most in enumerate(hope.tolist()) if _goes_on(most, ended[alive[r]], nbest)]
         if not rows:
             # Where no ended hypothesis was ever among the best, the empty one stands in with its own score.
-            return [found or [Hypothesis([], score)] for found, score in zip(ended, empty, strict=True)]
+            found = [hypotheses or [Hypothesis([], score)] for hypotheses, score in zip(ended, empty, strict=True)]
+            for hypotheses, steps in zip(found, taken, strict=True):
+                for hypothesis in hypotheses:
+                    hypothesis.steps = steps
+            return found
         tokens, parents = index % eos, index // eos
         spoken, looked, sure = _at(total, parents, tokens), looked.gather(1, parents), _at(step, parents, tokens).exp()
         if len(rows) < len(alive):

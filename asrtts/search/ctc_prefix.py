@@ -58,7 +58,7 @@ def ctc_prefix_beam(
                 tokens.append(int(token[node]))
                 node = int(parent[node])
             frames, confidences = ctc_times(log_probs[b, :n].numpy(), tokens[::-1], blank_id)
-            best.append(Hypothesis(tokens[::-1], score, frames, confidences))
+            best.append(Hypothesis(tokens[::-1], score, frames, confidences, steps=n))
         found.append(best)
     return found
 

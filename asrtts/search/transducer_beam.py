@@ -55,8 +55,10 @@ def transducer_beam(
     if ahead:
         done.score[:, 0] += ahead.scores[::beam, -1]
     step = 0
+    taken = torch.zeros_like(lens)
     while len(rows := (live.score > NEVER).flatten().nonzero().squeeze(1)):
         frame = step - live.length
+        taken += (live.score > NEVER).any(1)
         log_probs = join(enc[rows // beam, frame.take(rows)], pred[rows]).float().log_softmax(-1)  # (N, V)
         stay = live.with_score(live.score.put(rows, live.score.take(rows) + log_probs[:, blank_id]))
         log_probs[:, blank_id] = NEVER
@@ -86,7 +88,11 @@ def transducer_beam(
             for old, new in zip(state, after, strict=True):
                 old[spoke] = new
         step += 1
-    return done.hypotheses()
+    found = done.hypotheses()
+    for hypotheses, steps in zip(found, taken.tolist(), strict=True):
+        for hypothesis in hypotheses:
+            hypothesis.steps = steps
+    return found
 
 
 @dataclass

@@ -43,6 +43,7 @@ def transducer_greedy(
     frame = torch.zeros(batch, dtype=torch.int64, device=device)
     spoken = torch.zeros_like(frame)  # tokens at this frame
     score = torch.zeros(batch, dtype=torch.float64, device=device)
+    taken = torch.zeros_like(frame)  # edges of the lattice: a blank for every frame, and every token
     pred, state = predict(torch.full((batch,), blank_id, dtype=torch.int64, device=device), state)
     ahead = Ahead(lm, batch, device) if lm else None
     steps: list[tuple[Tensor, ...]] = []
@@ -59,6 +60,7 @@ def transducer_greedy(
         first = torch.where(emits, speaks.int().argmax(1), BLOCK)
         passed = real & (offsets < first[:, None])  # blanks on the way
         score[rows] += log_probs[..., blank_id].double().masked_fill(~passed, 0.0).sum(1)
+        taken[rows] += passed.sum(1) + emits
         spoken[rows] = torch.where(first == 0, spoken[rows], 0)
         frame[rows] += first
         if not emits.any():
@@ -77,7 +79,7 @@ def transducer_greedy(
         spoken[rows] += 1
     if ahead:
         score += ahead.scores[:, -1]
-    found = [Hypothesis([], s) for s in score.tolist()]
+    found = [Hypothesis([], s, steps=n) for s, n in zip(score.tolist(), taken.tolist(), strict=True)]
     for rows, *values in steps:
         for row, token, at_frame, confidence in zip(rows.tolist(), *(v.tolist() for v in values), strict=True):
             found[row].tokens.append(token)
