@@ -27,7 +27,9 @@ from asrtts.data.batching import Config as BatchingConfig
 from asrtts.data.batching import Index
 from asrtts.data.features import Config as FeatureConfig
 from asrtts.data.features import Statistics, num_frames
+from asrtts.lm import lm_folder
 from asrtts.registry import UserError, suggestion
+from asrtts.search.language_model import LanguageModel
 from asrtts.text.tokenizer import Tokenizer
 from asrtts.training import checkpoint
 from asrtts.training.journal import LOG
@@ -154,7 +156,7 @@ class Run:
 
     def check_unchanged(self, experiment: Experiment, facts: dict[str, Any]) -> None:
         """Refuse to resume under other settings, data or tokens than the run began with; the key is named."""
-        before, now = _flat(self.experiment.model_dump(mode="json")), _flat(experiment.model_dump(mode="json"))
+        before, now = flat(self.experiment.model_dump(mode="json")), flat(experiment.model_dump(mode="json"))
         for key in sorted(before.keys() | now.keys()):
             free = key in HARMLESS_KEYS or key.startswith(("decoding.", "data."))
             if not free and before.get(key) != now.get(key):
@@ -199,6 +201,11 @@ class Run:
             raise UserError(f"{path}: does not fit {self.folder}/config.yaml ({detail})") from None
         return model.eval()
 
+    def language_models(self, decoding: Decoding, device: torch.device) -> list[tuple[LanguageModel, float]]:
+        """Those that `decoding` names, with their weights. Raises UserError for one of other tokens than the run's."""
+        tokenizer = self.tokenizer
+        return [(lm_folder.load(folder, tokenizer, device), weight) for folder, weight in decoding.lms]
+
     def facts(self) -> dict[str, Any]:
         """run.json, or {} if it is not written yet."""
         path = self.folder / "run.json"
@@ -213,8 +220,8 @@ class Run:
         storage.write(self.folder / "run.json", text)
 
 
-def facts_of(experiment: Experiment, tokenizer: Tokenizer, model: torch.nn.Module) -> dict[str, Any]:
-    """What run.json says of a run before it is trained."""
+def facts_of(experiment: Experiment, tokenizer: Tokenizer, model: AsrModel) -> dict[str, Any]:
+    """What run.json says of a run before it is trained; the model has its starting weights."""
     hashes = {
         "data_hash": manifest.fingerprint(experiment.data.train),
         "dev_hash": manifest.fingerprint(experiment.data.dev),
@@ -225,6 +232,7 @@ def facts_of(experiment: Experiment, tokenizer: Tokenizer, model: torch.nn.Modul
         "heads": {name: head.weight for name, head in experiment.heads.items()},
         "seed": experiment.seed,
         "family": family(experiment, hashes),
+        "encoder_hash": weights_hash(model.encoder),
         **hashes,
         "versions": {"asrtts": asrtts.__version__, "torch": torch.__version__, "python": platform.python_version()},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -233,10 +241,19 @@ def facts_of(experiment: Experiment, tokenizer: Tokenizer, model: torch.nn.Modul
 
 def family(experiment: Experiment, hashes: dict[str, str]) -> str:
     """What runs that differ in their seed only have in common, e.g. "ctc-1a2b3c": `asrtts score` takes their mean."""
-    settings = _flat(experiment.model_dump(mode="json", exclude={"seed", "data", "decoding"}))
+    settings = flat(experiment.model_dump(mode="json", exclude={"seed", "data", "decoding"}))
     settings = {key: value for key, value in settings.items() if key not in HARMLESS_KEYS}
     digest = hashlib.sha256(json.dumps([settings, hashes], sort_keys=True).encode())
     return f"{'+'.join(sorted(experiment.heads))}-{digest.hexdigest()[:6]}"
+
+
+def weights_hash(module: torch.nn.Module) -> str:
+    """A hash of all weights and buffers: two runs with the same one began with the same encoder, bit for bit."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def refuse_too_short(index: Index, feature: FeatureConfig, model: AsrModel, fastest: float = 1.0) -> None:
@@ -250,8 +267,9 @@ def refuse_too_short(index: Index, feature: FeatureConfig, model: AsrModel, fast
         )
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"encoder": {"dim": 144}} -> {"encoder.dim": 144}"""
+    found = {}
     for key, value in values.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat
+        found.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return found

@@ -120,11 +120,12 @@ def peer(module: str) -> ModuleType | None:
 
 
 def version(package: str) -> str:
-    """e.g. "torch 2.13.0"; what is on PEER_PATH without a record of its version is said to be so."""
+    """e.g. "torch 2.13.0"; of what is on PEER_PATH, what the module says of itself."""
     try:
-        return f"{package} {importlib.metadata.version(package)}"
+        found = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return f"{package} (version unknown)"
+        found = getattr(peer(package), "__version__", "(version unknown)")
+    return f"{package} {found}"
 
 
 def machine() -> str:

@@ -83,17 +83,18 @@ SLOW = {"warprnnt-numba"}  # walks the lattice in Python: minutes at real sizes
 WAYS = {"ours": ours, "out of place": out_of_place, **{name: way for name, (way, *_) in PEERS.items()}}
 
 
+def random_lens(batch: int, longest: int, generator: torch.Generator) -> Tensor:
+    """70 to 100 % of the longest, which is there."""
+    some = torch.randint(int(0.7 * longest), longest + 1, (batch,), generator=generator)
+    return some.index_fill_(0, torch.tensor([0]), longest)
+
+
 def example(shape: Shape) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Lengths of 70 to 100 % of the longest."""
     batch, frames, count, vocab = shape
     generator = torch.Generator().manual_seed(0)
-
-    def lens(longest: int) -> Tensor:
-        some = torch.randint(int(0.7 * longest), longest + 1, (batch,), generator=generator)
-        return some.index_fill_(0, torch.tensor([0]), longest)
-
     logits = torch.randn(batch, frames, count + 1, vocab, generator=generator)
-    return logits, torch.randint(1, vocab, (batch, count), generator=generator), lens(frames), lens(count)
+    tokens = torch.randint(1, vocab, (batch, count), generator=generator)
+    return logits, tokens, random_lens(batch, frames, generator), random_lens(batch, count, generator)
 
 
 def packed(logits: Tensor, logit_lens: Tensor, token_lens: Tensor) -> Tensor:

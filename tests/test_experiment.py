@@ -95,6 +95,14 @@ def test_other_tokens_are_refused(tones, begun):
         begun.check_unchanged(settings, facts(settings, make(["ABCDEX"], "char")))
 
 
+def test_every_head_begins_with_the_same_encoder_and_run_json_can_tell(tones):
+    def start(head="ctc", *settings):
+        return facts(load(tones / f"conf/{head}.yaml", list(settings)))["encoder_hash"]
+
+    assert start() == start("hybrid") == start("transducer") == start("ctc", "training.updates=9")
+    assert len({start(), start("ctc", "seed=2"), start("ctc", "encoder.dim=32")}) == 3
+
+
 def test_a_family_is_what_differs_in_the_seed_only(tones):
     def family(head="ctc", *settings):
         return facts(load(tones / f"conf/{head}.yaml", list(settings)))["family"]

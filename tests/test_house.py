@@ -20,9 +20,9 @@ FLOORS = {
     5: ["cli", "__main__"],
     4: ["bin"],
     3: ["corpora", "alignment", "experiment"],
-    2: ["asr", "tts", "data", "training", "ondevice"],
+    2: ["asr", "lm", "tts", "data", "training", "ondevice"],
     1: ["nn", "losses", "search", "text", "metrics"],
-    0: ["config", "registry", "storage"],
+    0: ["config", "registry", "storage", "compiled"],
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 # the only neighbours that know each other

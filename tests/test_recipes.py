@@ -63,13 +63,13 @@ def test_every_command_of_run_sh_is_a_verb_with_arguments_that_parse(recipe):
 @pytest.mark.parametrize("recipe", RECIPES, ids=name)
 def test_every_command_of_compare_sh_parses_and_the_table_holds_what_was_trained(recipe):
     commands = lines(recipe / "compare.sh")
-    assert [check(command, recipe) for command in commands][-1] == "score"
+    assert [check(command, recipe) for command in commands][-1] == "compare"
     trained = []
     for command in commands[:-1]:
         trained += [c[3] for c in lines(recipe / "run.sh", *command[1:]) if c[1] == "train"]
-    scored = [argument for argument in commands[-1] if argument.startswith("exp/")]  # exp/ctc-* is every seed
-    assert len(trained) == len(scored) >= 3
-    assert all(fnmatchcase(run, pattern) for run, pattern in zip(trained, scored, strict=True))
+    compared = [argument for argument in commands[-1] if argument.startswith("exp/")]  # exp/ctc-* is every seed
+    assert len(trained) == len(compared) >= 3
+    assert all(fnmatchcase(run, pattern) for run, pattern in zip(trained, compared, strict=True))
 
 
 @pytest.mark.parametrize("recipe", [r for r in RECIPES if (r / "conf" / "cpu").is_dir()], ids=name)
@@ -109,6 +109,16 @@ def test_the_heads_of_a_recipe_share_everything_but_the_head(folder):
         assert set(s.heads) == ({"ctc", "attention"} if head == "hybrid" else {head})
 
 
+@pytest.mark.parametrize("folder", sorted({conf.parent for conf in CONFS}), ids=name)
+def test_the_heads_of_a_recipe_are_searched_with_equal_effort(folder):
+    searched = [experiment.load(conf) for conf in folder.glob("*.yaml") if conf.name != "encoder.yaml"]
+    with torch.device("meta"):
+        models = [AsrModel(s.encoder, s.heads, s.features.num_bins, vocab_size=30) for s in searched]
+    assert {s.decoding.beam for s in searched} == {10}
+    methods = {model.method(s.decoding) for model, s in zip(models, searched, strict=True)}
+    assert methods == {"ctc_prefix_beam", "transducer_beam", "attention_beam", "joint_beam"}
+
+
 @pytest.mark.parametrize("conf", CONFS, ids=name)
 def test_the_file_of_a_head_holds_the_head_alone(conf):
     values = yaml.safe_load(conf.read_text(encoding="utf-8"))
@@ -118,3 +128,12 @@ def test_the_file_of_a_head_holds_the_head_alone(conf):
 def test_a_misspelled_head_is_answered_with_the_nearest():
     with pytest.raises(UserError, match="did you mean 'transducer'"):
         config.read_yaml(TOP / "egs/mini/asr/conf/transduser.yaml")
+
+
+@pytest.mark.parametrize("recipe", [r for r in RECIPES if (r / "with_lm.sh").is_file()], ids=name)
+def test_with_lm_decodes_what_run_sh_trained_and_scores_it_beside_the_result_without(recipe):
+    for head in sorted(HEADS):
+        commands = lines(recipe / "with_lm.sh", "--head", head)
+        assert [check(command, recipe) for command in commands] == ["lm", "tune", "decode", "score"]
+        trained = next(c for c in lines(recipe / "run.sh", "--head", head) if c[1] == "train")
+        assert {command[2] for command in commands[1:]} == {trained[3]}

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
             "ask for fewer, or train with a larger training.keep_best or training.keep_last"
         )
     checkpoint.save_weights(run.folder / "model.safetensors", mean_weights(paths))
-    run.record(averaged=[update for update, _ in chosen])
+    run.record(averaged=[update for update, _ in chosen], average=rule(args.best, args.last, run))
     print(
         f"{run.folder}/model.safetensors: mean of {len(chosen)} snapshots, updates {chosen[0][0]} to {chosen[-1][0]}",
         file=sys.stderr,
@@ -58,12 +58,16 @@ def choose(snapshots: list[list[float]], best: int | None, last: int | None, run
             raise UserError(
                 f"{option} {count}: {run.folder} has made {len(snapshots)} snapshots; ask for 1 to that many"
             )
+    which, count = rule(best, last, run).split()
+    return sorted(best_first(snapshots)[: int(count)]) if which == "best" else snapshots[-int(count) :]
+
+
+def rule(best: int | None, last: int | None, run: Run) -> str:
+    """`best 5` or `last 10`, as asked for or as the run's settings have it."""
     if best is None and last is None:
         training = run.experiment.training
         best, last = (None, training.keep_last) if training.keep_last else (training.keep_best, None)
-    if best is not None:
-        return sorted(best_first(snapshots)[:best])
-    return snapshots[-last:]
+    return f"best {best}" if best is not None else f"last {last}"
 
 
 def mean_weights(paths: list[Path]) -> dict[str, torch.Tensor]:

@@ -20,8 +20,8 @@ from asrtts.data import audio, augmentation, batching, features
 from asrtts.data.dataset import UtteranceDataset, batches, start_early
 from asrtts.experiment import Experiment, Run
 from asrtts.text.tokenizer import Tokenizer
-from asrtts.training import parallel
-from asrtts.training.trainer import Trainer
+from asrtts.training import memory, parallel
+from asrtts.training.trainer import Trainer, wants_bf16
 
 STATISTICS_UTTERANCES = 2000  # enough for a mean and a variance of each bin
 STATISTICS_BATCH = 32
@@ -55,10 +55,11 @@ def main(argv: list[str]) -> None:
     experiment.refuse_too_short(held_out, settings.features, model)
     augmentation.check(settings.augmentation)
     audio.read(held_out[0], settings.features.sample_rate)  # a corpus that moved: now, not at the first validation
-    facts = experiment.facts_of(settings, tokenizer, model)
     if args.init:
         start_from(args.init, model.encoder, settings.encoder)
-        facts["init"] = args.init
+    facts = experiment.facts_of(settings, tokenizer, model)
+    facts |= {"device": device.type, "precision": precision(settings.training.precision, device)}
+    facts |= {"init": args.init} if args.init else {}
     if rank == 0:
         prepare_folder(run, settings, facts, tokenizer, index, args.restart)
     parallel.wait()
@@ -76,7 +77,7 @@ def main(argv: list[str]) -> None:
         with closing(stream):
             trainer.fit(stream, measure)
     if rank == 0 and run.facts().get("updates") != trainer.update:
-        run.record(train_minutes=round(trainer.seconds / 60, 2), updates=trainer.update)
+        run.record(train_minutes=round(trainer.seconds / 60, 2), updates=trainer.update, **memory.peak(device))
     parallel.stop()
 
 
@@ -142,7 +143,9 @@ def validation(
     """Loss and token error rate (by the cheapest search of the heads) on the dev manifest."""
     rounded = round_frames(settings)
     dataset = UtteranceDataset(index, settings.features, run.statistics, tokenizer.encode, round_frames=rounded)
-    greedy = settings.decoding.model_copy(update={"beam": 1, "nbest": 1, "method": "auto", "ctc_weight": 0.0})
+    greedy = settings.decoding.model_copy(
+        update={"beam": 1, "nbest": 1, "method": "auto", "ctc_weight": 0.0, "lm": None, "lodr": None}
+    )
     plan = list(batching.epoch_batches(settings.batching, augmentation.NONE, index.seconds, 0, 0))
 
     def measure() -> dict[str, float]:
@@ -161,6 +164,11 @@ def validation(
         return {"loss": loss / utterances, "error": errors / max(tokens, 1)}
 
     return measure
+
+
+def precision(asked: str, device: torch.device) -> str:
+    """What `training.precision` comes to on this machine."""
+    return "bf16" if wants_bf16(asked, device) else "float32"
 
 
 def round_frames(settings: Experiment) -> int:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from asrtts.nn.batch_norm import ValidBatchNorm
 from asrtts.nn.depthwise import DepthwiseConv
-from asrtts.nn.dropout import Dropout
+from asrtts.nn.dropout import Dropout, SiluDropout
 from asrtts.nn.relative_attention import Positions, RelativeAttention
 
 ConvNorm = Literal["layer_norm", "batch_norm"]
@@ -23,10 +23,10 @@ class FeedForward(nn.Module):
         super().__init__()
         self.widen = nn.Linear(dim, width)
         self.narrow = nn.Linear(width, dim)
-        self.dropout = Dropout(dropout)
+        self.activation = SiluDropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.narrow(self.dropout(F.silu(self.widen(x))))
+        return self.narrow(self.activation(self.widen(x)))
 
 
 class ConvModule(nn.Module):

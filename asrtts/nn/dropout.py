@@ -1,7 +1,7 @@
 """Dropout that is cheap beside bf16 matrix products on a CPU.
 
-`F.dropout` draws one Bernoulli sample an element and is 10-15 % of a training step; here one 64-bit draw of torch's own
-generator serves eight elements, so the run is still a function of torch's random state.
+`F.dropout` draws one Bernoulli sample an element and is 10-15 % of a training step; here torch's generator is drawn
+from once a call, and a hash of that and of the element's number decides. The run is still a function of its state.
 """
 
 from __future__ import annotations
@@ -12,10 +12,7 @@ from torch.nn import functional as F
 
 
 class Dropout(nn.Module):
-    """Zeroes an element with probability p and scales the others by 1 / (1 - p).
-
-    On a CPU p is rounded to 1/256 (0.1 -> 26/256) and the scale follows the rounded value, so the mean is kept.
-    """
+    """Zeroes an element with probability p and scales the others by 1 / (1 - p)."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -25,35 +22,55 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        if x.device.type != "cpu":
-            return F.dropout(x, self.p)
-        keep, scale = keep_mask(x.shape, self.p)
-        return _Masked.apply(x, keep, scale)
+        return _Dropout.apply(x, _seed(), self.p) if _compiles(x) else F.dropout(x, self.p)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
 
 
-def keep_mask(shape: torch.Size, p: float) -> tuple[Tensor, float]:
-    """A CPU mask of bytes, 1 with probability 1 - p (in steps of 1/256), else 0, and the scale that keeps the mean."""
-    threshold = min(255, round(p * 256))
-    numel = shape.numel()
-    draws = torch.empty((numel + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
-    keep = (draws.view(torch.uint8)[:numel] >= threshold).view(shape)
-    # as bytes: a product with a bool tensor takes 2.5 times as long
-    return keep.view(torch.uint8), 256 / (256 - threshold)
+class SiluDropout(Dropout):
+    """Dropout of x sigmoid(x); on a CPU it is one pass forward and one back, and only x is kept."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.p > 0 and _compiles(x):
+            return _SiluDropout.apply(x, _seed(), self.p)
+        return super().forward(F.silu(x))
 
 
-class _Masked(torch.autograd.Function):
-    """x * keep * scale; its own node because autograd would save x and a float mask."""
+def _compiles(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float32)
 
+
+def _seed() -> int:
+    return int(torch.empty((), dtype=torch.int64).random_())
+
+
+class _Dropout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, keep: Tensor, scale: float) -> Tensor:
-        ctx.save_for_backward(keep)
-        ctx.scale = scale
-        return (x * keep).mul_(scale)
+    def forward(ctx, x: Tensor, seed: int, p: float) -> Tensor:
+        from asrtts.nn import dropout_loops  # numba takes a second to import: only those who train pay
+
+        ctx.seed, ctx.p = seed, p
+        return dropout_loops.scale(x, seed, p)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        (keep,) = ctx.saved_tensors
-        return (grad * keep).mul_(ctx.scale), None, None
+        from asrtts.nn import dropout_loops
+
+        return dropout_loops.scale(grad, ctx.seed, ctx.p), None, None
+
+
+class _SiluDropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, seed: int, p: float) -> Tensor:
+        from asrtts.nn import dropout_loops
+
+        ctx.save_for_backward(x)
+        ctx.seed, ctx.p = seed, p
+        return dropout_loops.silu(x, seed, p)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        from asrtts.nn import dropout_loops
+
+        return dropout_loops.silu_gradient(*ctx.saved_tensors, grad, ctx.seed, ctx.p), None, None

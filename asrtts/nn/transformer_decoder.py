@@ -44,13 +44,16 @@ class TransformerDecoder(nn.Module):
         if tied:
             self.output.weight = self.embedding.weight
 
-    def forward(self, tokens: Tensor, memory: Tensor, memory_lens: Tensor) -> Tensor:
+    def forward(
+        self, tokens: Tensor, memory: Tensor, memory_lens: Tensor, looked: list[Tensor] | None = None
+    ) -> Tensor:
         """Logits of the token after each prefix.
 
         Args:
             tokens: (N, U), the first one is the start of sentence. Padding stands at the end, where no real token
                 looks: the mask that hides the future hides it as well.
             memory: (N, T, E); memory_lens (N,).
+            looked: gets the weights (N, H, U, T) of every layer's attention to the memory.
 
         Returns:
             (N, U, V); [n, u] follows tokens[n, : u + 1].
@@ -58,7 +61,7 @@ class TransformerDecoder(nn.Module):
         x = self.dropout(self._embed(tokens, torch.arange(tokens.shape[1], device=tokens.device)))
         memory, hidden = self.placed(memory), padding(memory_lens, memory.shape[1])
         for layer in self.layers:
-            x = layer(x, memory, hidden)
+            x = layer(x, memory, hidden, looked)
         return self.output(self.norm(x))
 
     def start(self, memory: Tensor, memory_lens: Tensor) -> DecoderState:
@@ -94,12 +97,14 @@ class DecoderLayer(nn.Module):
         )
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, memory: Tensor, hidden: Tensor) -> Tensor:
-        """x (N, U, D), memory (N, T, E), hidden (N, 1, 1, T) additive: -inf on padding."""
+    def forward(self, x: Tensor, memory: Tensor, hidden: Tensor, looked: list[Tensor] | None = None) -> Tensor:
+        """x (N, U, D), memory (N, T, E), hidden (N, 1, 1, T) additive: -inf on padding; `looked` as in the decoder."""
         q, k, v = self.split(self.self_qkv(self.self_norm(x)), 3)
         x = x + self.dropout(self.self_out(joined(attend(q, k, v, future(x)))))
         (q,) = self.split(self.cross_q(self.cross_norm(x)), 1)
         k, v = self.split(self.cross_kv(memory), 2)
+        if looked is not None:
+            looked.append((q @ k.transpose(2, 3) / math.sqrt(q.shape[-1]) + hidden).softmax(-1))
         x = x + self.dropout(self.cross_out(joined(attend(q, k, v, hidden))))
         return x + self.dropout(self.feedforward(self.feedforward_norm(x)))
 
@@ -185,7 +190,7 @@ def _contiguous(tensors: list[Tensor]) -> list[Tensor]:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
-    """softmax(q k / sqrt(d) + hidden) v; q (N, H, U, d), k and v (N, H, T, d), hidden as in `padding` -> (N, H, U, d)."""
+    """softmax(q k / sqrt(d) + hidden) v of q (N, H, U, d), k and v (N, H, T, d); hidden as in `padding`."""
     hidden = hidden.to(q.dtype)
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=hidden)

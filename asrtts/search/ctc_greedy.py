@@ -26,7 +26,7 @@ def ctc_greedy(log_probs: Tensor, lens: Tensor, blank_id: int = 0) -> list[list[
 def _merge(path: np.ndarray, best: np.ndarray, blank_id: int) -> Hypothesis:
     starts = np.flatnonzero(np.diff(path, prepend=-1))  # where a run of equal ids begins
     ends = np.flatnonzero(np.diff(path, append=-1)) + 1
-    hypothesis = Hypothesis([], float(best.sum(dtype=np.float64)))
+    hypothesis = Hypothesis([], float(best.sum(dtype=np.float64)), steps=len(path))
     for start, end in zip(starts, ends, strict=True):
         if path[start] != blank_id:
             frame = start + int(best[start:end].argmax())

@@ -46,7 +46,7 @@ class Config(Settings):
     threads: int = Field(0, ge=0, le=1024)  # of the model; 0: as many as there are cores for it
     log_every: PositiveInt = 10  # updates
     tensorboard: bool = True
-    max_bad_batches: PositiveInt = 20  # in a row with a loss or gradient that is no number; then training stops
+    max_bad_batches: PositiveInt = 20  # in a row that teach nothing or give numbers that are none; then training stops
 
     @model_validator(mode="after")
     def _keeps_something(self) -> Config:
@@ -171,8 +171,9 @@ class Trainer:
                 parallel.add_gradients(parameters)
                 norm = float(nn.utils.clip_grad_norm_(parameters, config.clip_norm))
                 logged.update(grad_norm=norm, lr=rate)
-                # Both numbers are of all processes, so all of them take the same turn.
-                if not (math.isfinite(norm) and math.isfinite(logged["loss"])):
+                # Both numbers are of all processes, so all of them take the same turn. A gradient of nothing but zeros:
+                # no utterance of the batch can be learned, e.g. each has fewer frames than CTC needs for its tokens.
+                if not (math.isfinite(norm) and math.isfinite(logged["loss"])) or norm == 0:
                     break
                 optim.step()
             else:
@@ -184,17 +185,24 @@ class Trainer:
             self._skip(group, logged)
 
     def _skip(self, group: list[dict[str, Any]], logged: dict[str, float]) -> None:
-        """Leave out a batch whose loss or gradient is no number, and name its utterances."""
+        """Leave out a batch whose loss or gradient is no number, or whose gradient is zero, and name its utterances."""
         self.bad_batches += 1
         ids = [utt_id for batch in group for utt_id in batch["utt_ids"]]
         numbers = {key: str(value) for key, value in logged.items()}
         event = {"update": self.update + 1, "epoch": self.epoch, "utt_ids": ids, **numbers}
         journal.append(self.folder / BAD, event)
         if self.bad_batches >= self.config.max_bad_batches:
+            last, named = ", ".join(ids[:3]), f"the utterances in {self.folder / BAD}"
+            if logged["grad_norm"] == 0:
+                raise UserError(
+                    f"nothing is learned at update {self.update}: {self.bad_batches} batches in a row gave a gradient "
+                    f"of zero (the last: {last}, ...). Look at {named}; `asrtts prepare --tokens` tells if their "
+                    "texts are too long for their audio"
+                )
             raise UserError(
                 f"training diverged at update {self.update}: {self.bad_batches} batches in a row gave a loss or "
-                f"gradient that is no number (the last: {', '.join(ids[:3])}, ...). "
-                f"Lower training.optimizer.lr or look at the utterances in {self.folder / BAD}"
+                f"gradient that is no number (the last: {last}, ...). "
+                f"Lower training.optimizer.lr or look at {named}"
             )
 
     def _to_device(self, batch: dict[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,8 @@ def test_the_model_is_the_mean_of_what_was_asked_for(run, options, updates, caps
     assert weights(run)["w"].tolist() == [[pytest.approx(expected)] * 2] * 3
     assert weights(run)["half"].dtype == torch.bfloat16 and weights(run)["w"].dtype == torch.float32
     assert int(weights(run)["seen"]) == updates[-1]
-    assert json.loads((run / "run.json").read_text())["averaged"] == updates
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["averaged"] == updates and facts["average"] == (" ".join(options).strip("-") or "last 10")
     assert f"mean of {len(updates)} snapshots, updates {updates[0]} to {updates[-1]}" in capsys.readouterr().err
 
 

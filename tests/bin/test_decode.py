@@ -21,7 +21,7 @@ METHODS = [
     *(("transducer", "transducer_beam"), ("attention", "attention_beam"), ("hybrid", "joint_beam")),
     *(("hybrid", "attention_beam"), ("hybrid", "ctc_greedy")),
 ]
-KEYS = ["utt_id", "ref", "hyp", "score", "tokens", "nbest", "seconds", "speaker", "method"]
+KEYS = ["utt_id", "ref", "hyp", "score", "tokens", "nbest", "steps", "seconds", "speaker", "method"]
 
 
 @pytest.fixture

@@ -62,3 +62,88 @@ def test_chunks_do_not_change_the_interval(monkeypatch: pytest.MonkeyPatch) -> N
     whole = significance.interval(errors, lengths)
     monkeypatch.setattr(significance, "_DRAWS", 1000)
     assert significance.interval(errors, lengths) == whole
+
+
+# Differences ------------------------------------------------------------------------------------------------------
+
+
+def test_all_systems_are_drawn_as_each_alone() -> None:
+    (errors, lengths), (others, _) = _utterances(60, 3), _utterances(60, 4)
+    rates = significance.resampled_rates(np.column_stack([errors, others]), lengths)
+    for column, of_one in enumerate((errors, others)):
+        assert significance.percentiles(rates[:, column]) == significance.interval(of_one, lengths)
+
+
+def test_a_paired_difference_is_surer_than_two_intervals_say() -> None:
+    """Systems that stumble over the same utterances: the intervals overlap, that of the difference is far from zero."""
+    hard, lengths = _utterances(150, 5)
+    better = np.maximum(hard - (np.arange(150) % 4 == 0), 0)
+    rates = significance.resampled_rates(np.column_stack([hard, better]), lengths)
+    worse, best = (significance.percentiles(rates[:, n]) for n in range(2))
+    assert best[1] > worse[0]
+    assert significance.percentiles(rates[:, 0] - rates[:, 1])[0] > 0
+    assert (rates[:, 1] < rates[:, 0]).mean() == 1.0
+
+
+def _trained(random: np.random.Generator, lengths: np.ndarray, rate: float, seeds: int, spread: float) -> np.ndarray:
+    """Errors (N, seeds): every run has a rate of its own, and every utterance is as hard for all."""
+    hard = random.gamma(2.0, 0.5, size=len(lengths))
+    rates = np.clip(rate * hard[:, None] * np.exp(random.normal(0, spread, size=seeds)), 0, 0.9)
+    return random.binomial(lengths[:, None], rates)
+
+
+@pytest.mark.parametrize("seeds, spread", [(2, 0.1), (3, 0.3), (5, 0.2)])
+def test_equal_systems_are_told_apart_at_most_5_times_of_100(seeds: int, spread: float) -> None:
+    random = np.random.default_rng(6)
+    lengths = random.integers(3, 12, size=80)
+    found = [
+        significance.over_seeds(*(_trained(random, lengths, 0.1, seeds, spread) for _ in range(2)), lengths).p
+        for _ in range(400)
+    ]
+    assert np.mean(np.array(found) < 0.05) <= 0.075  # the binomial's own spread is 1.1 %
+
+
+def test_systems_that_differ_are_told_apart_and_the_interval_holds_the_difference() -> None:
+    random = np.random.default_rng(7)
+    lengths = random.integers(3, 12, size=400)
+    found = significance.over_seeds(
+        _trained(random, lengths, 0.2, 4, 0.05), _trained(random, lengths, 0.1, 4, 0.05), lengths
+    )
+    assert found.p < 0.001 and found.interval[0] < found.difference < found.interval[1]
+    assert found.interval[0] < 0.1 < found.interval[1]
+
+
+def test_seeds_without_spread_leave_the_spread_of_utterances() -> None:
+    random = np.random.default_rng(8)
+    lengths = random.integers(3, 12, size=500)
+    a, b = (random.binomial(lengths, rate)[:, None].repeat(3, axis=1) for rate in (0.1, 0.13))
+    found = significance.over_seeds(a, b, lengths)
+    assert found.seed_variance == pytest.approx(0, abs=1e-20)
+    rates = significance.resampled_rates(np.column_stack([a[:, 0], b[:, 0]]), lengths)
+    assert found.interval == pytest.approx(significance.percentiles(rates[:, 0] - rates[:, 1]), abs=0.002)
+
+
+def test_one_seed_has_no_spread_over_seeds() -> None:
+    errors, lengths = _utterances(50, 9)
+    assert significance.over_seeds(errors[:, None], np.tile(errors[:, None], 3), lengths) is None
+
+
+def test_holm_by_hand() -> None:
+    assert significance.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert significance.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert significance.holm([]) == []
+
+
+def test_words_needed_are_enough_four_times_of_five() -> None:
+    """Draw test sets of the size that was said, with the difference that was seen."""
+    z, words = 1.0, 773
+    needed = significance.words_needed(z, words)
+    drawn = np.random.default_rng(10).normal(z * np.sqrt(needed / words), 1.0, size=20000)
+    assert (np.abs(drawn) > 1.96).mean() == pytest.approx(0.8, abs=0.01)
+    assert significance.words_needed(z, words, tests=6) > needed
+    assert significance.words_needed(0.1, words) is None
+
+
+def test_no_number_of_words_makes_up_for_the_spread_over_seeds() -> None:
+    found = significance.Seeds(0.02, (-0.1, 0.1), 0.5, 4.0, 0.6, seed_variance=1e-3, utterance_variance=1e-4)
+    assert significance.words_needed_with_seeds(found, 773) == 0

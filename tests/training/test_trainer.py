@@ -220,6 +220,19 @@ def test_too_many_bad_batches_in_a_row_stop_the_training_and_name_utterances(tmp
         fit(trainer(tmp_path, max_bad_batches=4), bad=everything - {(1, n) for n in range(3)})
 
 
+class Deaf(Model):
+    """Learns from no batch, as CTC does when every text is too long for its audio."""
+
+    def forward(self, batch: dict[str, Any], turn: str) -> dict[str, torch.Tensor]:
+        return {"loss": super().forward(batch, turn)["loss"] * 0.0}
+
+
+def test_batches_that_teach_nothing_stop_the_training_too(tmp_path):
+    made = Trainer(Deaf(), build(Config, {"max_bad_batches": 3}, "test"), tmp_path, 1, CPU)
+    with pytest.raises(UserError, match=r"nothing is learned at update 0: 3 batches .* gradient of zero .* utt-1-2-0"):
+        fit(made)
+
+
 def test_bad_batches_that_are_not_in_a_row_do_not_stop_it(tmp_path):
     assert fit(trainer(tmp_path, max_bad_batches=2), bad={(e, 1) for e in range(1, 9)}).update == 12
 

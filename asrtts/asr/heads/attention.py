@@ -15,6 +15,7 @@ from asrtts.registry import UserError
 from asrtts.search.attention_beam import attention_beam
 from asrtts.search.hypothesis import Hypothesis
 from asrtts.search.joint_beam import joint_beam
+from asrtts.search.language_model import Fusion
 
 
 class Config(Settings):
@@ -60,6 +61,10 @@ class Head(nn.Module):
             memory_positions=config.memory_positions,
         )
 
+    def auxiliary(self) -> list[str]:
+        """What the loss holds beside the cross-entropy, with its weight."""
+        return [f"label smoothing {self.config.label_smoothing:g}"] if self.config.label_smoothing else []
+
     def loss(
         self, enc: Tensor, enc_lens: Tensor, tokens: Tensor, token_lens: Tensor, layers: list[Tensor] | None = None
     ) -> dict[str, Tensor]:
@@ -96,6 +101,7 @@ class Head(nn.Module):
         length_bonus: float = 0.0,
         ctc: Tensor | Callable[[Tensor], Tensor] | None = None,
         ctc_weight: float = 0.0,
+        lm: Fusion | None = None,
     ) -> list[list[Hypothesis]]:
         """The n best token sequences of each utterance.
 
@@ -104,9 +110,28 @@ class Head(nn.Module):
         """
         decoder = self.decoder.start(enc, enc_lens)
         if ctc is None or ctc_weight == 0:
-            return attention_beam(decoder, enc_lens, self.eos, beam, nbest, length_bonus)
+            return attention_beam(decoder, enc_lens, self.eos, beam, nbest, length_bonus, lm=lm)
         log_probs = ctc(enc) if callable(ctc) else ctc
-        return joint_beam(decoder, log_probs, enc_lens, self.eos, beam, nbest, length_bonus, ctc_weight)
+        return joint_beam(decoder, log_probs, enc_lens, self.eos, beam, nbest, length_bonus, ctc_weight, lm=lm)
+
+    def internal_lm(self, tokens: Tensor, token_lens: Tensor) -> Tensor | None:
+        """What the decoder makes of its own past alone: log-probabilities (N, U) of the tokens where nothing is heard.
+
+        The memory is one frame of zeros (Meng et al. 2021, "Internal language model estimation for domain-adaptive
+        end-to-end speech recognition"); blank and end are taken out, as in every head, so that heads can be compared.
+        """
+        start = tokens.new_full((len(tokens), 1), self.eos)
+        nothing = torch.zeros(len(tokens), 1, self.enc_dim, device=tokens.device)
+        logits = self.decoder(torch.cat([start, tokens[:, :-1]], 1), nothing, torch.ones_like(token_lens))
+        return (
+            logits[:, :, 1 : self.eos].float().log_softmax(-1).gather(2, tokens.clamp(min=1)[:, :, None] - 1)[:, :, 0]
+        )
+
+    def attention(self, enc: Tensor, enc_lens: Tensor, tokens: Tensor) -> Tensor | None:
+        """Where the decoder looks as it is given the tokens (N, U): weights (N, all heads of all layers, U, T)."""
+        start, looked = tokens.new_full((len(tokens), 1), self.eos), []
+        self.decoder(torch.cat([start, tokens[:, :-1]], 1), enc, enc_lens, looked)
+        return torch.cat(looked, 1).float()
 
     def parts(self) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
         """The one piece to export: tokens (N, U) that begin with V, enc, enc_lens -> logits (N, U, V + 1)."""

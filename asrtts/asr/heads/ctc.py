@@ -20,6 +20,7 @@ from asrtts.registry import UserError
 from asrtts.search.ctc_greedy import ctc_greedy
 from asrtts.search.ctc_prefix import ctc_prefix_beam
 from asrtts.search.hypothesis import Hypothesis
+from asrtts.search.language_model import Fusion
 
 
 class Config(Settings):
@@ -42,6 +43,13 @@ class Head(nn.Module):
         self.wants_layers = bool(config.inter_layers)
         self.dropout = Dropout(config.dropout)
         self.projection = nn.Linear(enc_dim, vocab_size)
+
+    def auxiliary(self) -> list[str]:
+        """What the loss holds beside CTC on the last block, with its weight."""
+        config, parts = self.config, []
+        if config.inter_layers:
+            parts.append(f"InterCTC {config.inter_weight:g} at {', '.join(map(str, config.inter_layers))}")
+        return [*parts, *([f"CR-CTC {config.consistency:g}"] if config.consistency else [])]
 
     def log_probs(self, enc: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, V), float32 whatever the autocast."""
@@ -95,11 +103,20 @@ class Head(nn.Module):
         method: Literal["greedy", "prefix_beam"] = "greedy",
         beam: int = 10,
         nbest: int = 1,
+        lm: Fusion | None = None,
     ) -> list[list[Hypothesis]]:
-        """Best path of each utterance, or its n best token sequences."""
+        """Best path of each utterance, or its n best token sequences; only these hear of a language model."""
         if method == "greedy":
             return ctc_greedy(self.log_probs(enc), enc_lens)
-        return ctc_prefix_beam(self.log_probs(enc), enc_lens, beam, nbest)
+        return ctc_prefix_beam(self.log_probs(enc), enc_lens, beam, nbest, lm=lm)
+
+    def internal_lm(self, tokens: Tensor, token_lens: Tensor) -> Tensor | None:
+        """None: a frame's token does not depend on the tokens before it."""
+        return None
+
+    def attention(self, enc: Tensor, enc_lens: Tensor, tokens: Tensor) -> Tensor | None:
+        """None: every token is read from one frame, each after the one before."""
+        return None
 
     def parts(self) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
         """The one piece to export: enc (B, T, D) -> log-probabilities (B, T, V)."""

@@ -12,4 +12,4 @@ stage 3 "CTC"         "${each[@]}" --head ctc --exp "exp/ctc-$seed"
 stage 3 "Transducer"  "${each[@]}" --head transducer --exp "exp/transducer-$seed"
 stage 3 "Attention"   "${each[@]}" --head attention --exp "exp/attention-$seed"
 stage 3 "Hybrid"      "${each[@]}" --head hybrid --exp "exp/hybrid-$seed"
-stage 5 "Comparison"  asrtts score exp/ctc-* exp/transducer-* exp/attention-* exp/hybrid-* --on test
+stage 5 "Comparison"  asrtts compare exp/ctc-* exp/transducer-* exp/attention-* exp/hybrid-* --test data/test

@@ -10,4 +10,4 @@ each=(./run.sh --stage 3 --stop-stage 5)
 stage 3 "CTC"         "${each[@]}" --head ctc
 stage 3 "Transducer"  "${each[@]}" --head transducer
 stage 3 "Attention"   "${each[@]}" --head attention
-stage 5 "Comparison"  asrtts score exp/ctc exp/transducer exp/attention --on test
+stage 5 "Comparison"  asrtts compare exp/ctc exp/transducer exp/attention --test data/test

@@ -11,4 +11,4 @@ stage 3 "CTC"         "${each[@]}" --head ctc
 stage 3 "Transducer"  "${each[@]}" --head transducer
 stage 3 "Attention"   "${each[@]}" --head attention
 stage 3 "Hybrid"      "${each[@]}" --head hybrid
-stage 5 "Comparison"  asrtts score exp/ctc exp/transducer exp/attention exp/hybrid --on test
+stage 5 "Comparison"  asrtts compare exp/ctc exp/transducer exp/attention exp/hybrid --test data/test

@@ -1,0 +1,217 @@
+"""What `asrtts compare` holds two systems to: everything but the heads, their losses and their searches is equal.
+
+Runs that differ in their seed only are one system. What must be equal has a name, the key of a setting where it is one;
+a difference is refused by its name, or stands in the table if that name is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from asrtts import experiment
+from asrtts.bin import _decoded
+from asrtts.config import build
+from asrtts.experiment import HARMLESS_KEYS, Experiment
+from asrtts.registry import UserError, suggestion
+
+# Settings whose equality is not asked: what is compared, the seed (below), paths, and what changes no result.
+FREE = ("heads.", "decoding.", "data.", "seed")
+# What a decoding's summary says of its machine, its test set and its own head; all else is search effort.
+NOT_EFFORT = ("method", "ctc_weight", "rtf", "threads", "device", "seconds", "utterances")
+NOT_EFFORT += ("peak_memory_mb", "peak_gpu_memory_mb")
+NOT_EFFORT += ("length_bonus", "lm_weight", "lodr_weight")  # chosen on dev for each system; which models is effort
+# What run.json says, in a reader's words.
+FACTS = {
+    "data_hash": "training data",
+    "dev_hash": "dev data",
+    "tokens_hash": "tokens",
+    "init": "encoder weights to begin with",
+    "precision": "precision of the training",
+    "average": "rule of the averaging",
+}
+
+
+@dataclass
+class Member:
+    """One run, decoded."""
+
+    exp: Path
+    settings: Experiment
+    facts: dict[str, Any]
+    summary: dict[str, Any]
+
+    @property
+    def seed(self) -> int:
+        return self.settings.seed
+
+
+@dataclass
+class System:
+    """Runs that differ in their seed only."""
+
+    name: str
+    members: list[Member]
+    labels: list[str]
+    conditions: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.conditions = _conditions(self.members)
+
+
+def read(exp: Path, test: str) -> Member:
+    """Raises UserError if the folder is no run of ours or was not decoded."""
+    run, facts, summary = experiment.Run.open(exp), _decoded.facts(exp), _decoded.summary(exp, test)
+    # Whatever else they hold is compared as it stands; these are reckoned with.
+    build(_decoded.RunCost, facts, f"{exp}/run.json")
+    build(_decoded.DecodeCost, summary, f"{exp}/decode/{test}.summary.json")
+    return Member(exp, run.experiment, facts, summary)
+
+
+def systems(members: Sequence[Member]) -> list[System]:
+    """Runs grouped, each system at the place of its first run, its runs by seed."""
+    groups: dict[str, list[Member]] = {}
+    for member in members:
+        groups.setdefault(_family(member), []).append(member)
+    labels = [_decoded.label(m.exp, [m.exp for m in members]) for m in members]
+    by_exp = dict(zip((m.exp for m in members), labels, strict=True))
+    names: list[str] = []
+    found = []
+    for group in groups.values():
+        group.sort(key=lambda m: m.seed)
+        seeds = [m.seed for m in group]
+        twice = next((m for m in group if seeds.count(m.seed) > 1), None)
+        if twice is not None:
+            same = [str(m.exp) for m in group if m.seed == twice.seed]
+            raise UserError(f"{' and '.join(same)}: the same settings and the same seed {twice.seed}; name one of them")
+        here = [by_exp[m.exp] for m in group]
+        name = _common(here)
+        name = name if name and name not in names else here[0]
+        names.append(name)
+        found.append(System(name, group, here))
+    return found
+
+
+def differences(found: Sequence[System]) -> dict[str, dict[str, Any]]:
+    """What is not equal: the value of every system, by name. What was not recorded is no difference; see `unknown`."""
+    unequal = {}
+    for key in _keys(found):
+        values = {system.name: system.conditions.get(key) for system in found}
+        known = [value for value in values.values() if value is not None]
+        if key == "encoder_hash":
+            if not _same_starts(known):
+                unequal[key] = values
+        elif any(value != known[0] for value in known):
+            unequal[key] = values
+    return unequal
+
+
+def unknown(found: Sequence[System]) -> dict[str, list[str]]:
+    """What could not be checked, since the run of a system does not say it."""
+    missing = {key: [s.name for s in found if s.conditions.get(key) is None] for key in _keys(found)}
+    return {key: names for key, names in missing.items() if names and key != "init"}
+
+
+def refuse_unequal(found: Sequence[System], allowed: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The differences that were allowed. Raises UserError for one that was not, and for a name that is none."""
+    keys = _keys(found)
+    for key in allowed:
+        if not any(_covers(key, name) for name in keys):
+            raise UserError(f"--allow {key}: nothing that must be equal is called so{suggestion(key, _names(keys))}")
+    unequal = differences(found)
+    refused = {key: values for key, values in unequal.items() if not any(_covers(a, key) for a in allowed)}
+    if refused:
+        shown = "; ".join(f"{key} ({_listed(values)})" for key, values in list(refused.items())[:5])
+        more = f"; and {len(refused) - 5} more" if len(refused) > 5 else ""
+        raise UserError(
+            f"these systems differ in more than their heads: {shown}{more}. Make them equal, or allow it and see it in "
+            f"the table: {' '.join(f'--allow {key}' for key in _shortest(refused))}"
+        )
+    return unequal
+
+
+def _family(member: Member) -> str:
+    hashes = {key: member.facts.get(key) for key in experiment.HASHES}
+    family = member.facts.get("family") or experiment.family(member.settings, hashes)
+    search = {key: value for key, value in member.summary.items() if key in ("method", "ctc_weight") or _effort(key)}
+    return repr((family, member.facts.get("init"), member.facts.get("average"), sorted(search.items())))
+
+
+def _conditions(members: Sequence[Member]) -> dict[str, Any]:
+    """What must be equal, of the first run, as the others have the same; what goes with the seed, of each."""
+    first = members[0]
+    settings = experiment.flat(first.settings.model_dump(mode="json"))
+    values = {
+        key: "none" if value is None else value  # none of it, which is not the same as not recorded
+        for key, value in settings.items()
+        if not key.startswith(FREE) and key not in HARMLESS_KEYS
+    }
+    values |= {key: first.facts.get(key) for key in FACTS}
+    values |= {f"search.{key}": value for key, value in first.summary.items() if _effort(key)}
+    if not settings["training.patience"]:  # else each run may stop at another update, by the same rule
+        updates = {m.facts.get("updates") for m in members}
+        values["updates"] = updates.pop() if len(updates) == 1 else sorted(updates, key=str)
+    values["seeds"] = [m.seed for m in members]
+    starts = {m.seed: m.facts.get("encoder_hash") for m in members}
+    values["encoder_hash"] = starts if all(starts.values()) else None
+    return values
+
+
+def _same_starts(known: Sequence[dict[int, str]]) -> bool:
+    """Whether the encoders of every seed began alike; seeds of one system alone are a difference of their own."""
+    starts: dict[int, set[str]] = {}
+    for system in known:
+        for seed, digest in system.items():
+            starts.setdefault(seed, set()).add(digest)
+    return all(len(digests) == 1 for digests in starts.values())
+
+
+def _effort(key: str) -> bool:
+    return key not in NOT_EFFORT
+
+
+def _keys(found: Sequence[System]) -> list[str]:
+    return list(dict.fromkeys(key for system in found for key in system.conditions))
+
+
+def _covers(allowed: str, key: str) -> bool:
+    """`batching` allows all of batching.*"""
+    return key == allowed or key.startswith(f"{allowed}.")
+
+
+def _names(keys: Iterable[str]) -> set[str]:
+    return {key.split(".")[0] for key in keys} | {key for key in keys if key.count(".") < 2}
+
+
+def _shortest(refused: Iterable[str]) -> list[str]:
+    """Names that allow all of it: the group where more than three of a group differ."""
+    groups: dict[str, list[str]] = {}
+    for key in refused:
+        groups.setdefault(key.split(".")[0], []).append(key)
+    return [name for group, keys in groups.items() for name in ([group] if len(keys) > 3 else keys)]
+
+
+def _listed(values: dict[str, Any]) -> str:
+    return ", ".join(f"{system} {shown(value)}" for system, value in values.items())
+
+
+def shown(value: Any) -> str:
+    """A condition as a reader wants it."""
+    if value is None:
+        return "not recorded"
+    if isinstance(value, dict):
+        return " ".join(f"{seed}:{digest}" for seed, digest in value.items())
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "none"
+    return str(value)
+
+
+def _common(labels: Sequence[str]) -> str:
+    """ctc-1, ctc-2 -> ctc; a run that stands alone keeps its name."""
+    if len(labels) == 1:
+        return labels[0]
+    first, last = min(labels), max(labels)
+    same = next((i for i, (x, y) in enumerate(zip(first, last, strict=False)) if x != y), min(len(first), len(last)))
+    return first[:same].rstrip("-_.")

@@ -1,0 +1,234 @@
+"""What `asrtts compare` knows of each system: error rates and their intervals, and what they cost.
+
+A value that a run does not have is None, with the reason beside it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from asrtts.bin import _compare_fair
+from asrtts.bin._compare_fair import Member, System
+from asrtts.bin._decoded import Line, TimedLine
+from asrtts.bin._decoded import lines as lines_of
+from asrtts.data.utterance import Utterance
+from asrtts.experiment import Run
+from asrtts.metrics import emission, error_rate, significance, verdict
+from asrtts.metrics.verdict import Outputs
+
+
+class Missing(str):
+    """Why there is no value."""
+
+
+def rates(systems: Sequence[Outputs], speakers: Sequence[str] | None) -> list[dict[str, Any]]:
+    """The error rate of every system at one level, in percent, over its runs and of each of them."""
+    by_utterance = verdict.resampled(systems)
+    by_speaker = verdict.resampled(systems, speakers) if speakers else None
+    return [_rate(system, by_utterance, by_speaker, column) for column, system in enumerate(systems)]
+
+
+def _rate(
+    system: Outputs, by_utterance: np.ndarray | None, by_speaker: np.ndarray | None, column: int
+) -> dict[str, Any]:
+    tallies = [error_rate.tally(edits) for edits in system.edits]
+    found: dict[str, Any] = {"percent": None, "deviation": None}
+    percents = [100 * tally.rate for tally in tallies] if tallies[0].ref else []
+    if percents:
+        found["percent"] = statistics.fmean(percents)
+        found["deviation"] = statistics.stdev(percents) if len(percents) > 1 else None
+    for key, drawn in (("interval_95", by_utterance), ("interval_95_by_speaker", by_speaker)):
+        bounds = None if drawn is None else significance.percentiles(drawn[:, column])
+        found[key] = bounds and [100 * bound for bound in bounds]
+    found["ref"] = tallies[0].ref
+    for key, kind in (("sub", "sub"), ("del", "dele"), ("ins", "ins"), ("sentences_wrong", "wrong")):
+        found[key] = statistics.fmean(getattr(tally, kind) for tally in tallies)
+    found["runs"] = [
+        {"percent": 100 * t.rate if t.ref else None, "sub": t.sub, "del": t.dele, "ins": t.ins, "wrong": t.wrong}
+        for t in tallies
+    ]
+    return found
+
+
+# Measures ---------------------------------------------------------------------------------------------------------
+
+
+Of = Callable[[Member], "float | Missing"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A row of the table. `of` gives a run's value and `over` joins those of several seeds, where runs recorded it."""
+
+    heading: str
+    show: Callable[[Any], str]
+    of: Of | None = None
+    over: Callable[[list[float]], float] = max
+
+
+def _fact(key: str, reason: str, scale: float = 1.0) -> Callable[[Member], float | Missing]:
+    return lambda member: scale * member.facts[key] if member.facts.get(key) is not None else Missing(reason)
+
+
+def _size(member: Member) -> float | Missing:
+    path = member.exp / f"{member.summary.get('weights', 'model')}.safetensors"
+    return path.stat().st_size / 1e6 if path.is_file() else Missing(f"there is no {path.name}")
+
+
+def _rtf(member: Member) -> float | Missing:
+    """Of one thread, since two threads help one head more than another."""
+    summary = member.summary
+    if summary.get("rtf") is None:
+        return Missing("no decode summary")
+    if summary.get("device") not in (None, "cpu"):
+        return Missing(
+            f"decoded on {summary['device']}; `asrtts decode EXP MANIFEST --device cpu --threads 1` measures it"
+        )
+    if summary.get("threads") != 1:
+        return Missing("decoded on several threads; `asrtts decode EXP MANIFEST --threads 1` measures it")
+    return summary["rtf"]
+
+
+def _memory(of: str) -> Callable[[Member], float | Missing]:
+    def peak(member: Member) -> float | Missing:
+        record = member.facts if of == "training" else member.summary
+        value = record.get("peak_gpu_memory_mb") or record.get("peak_memory_mb")
+        return Missing(f"not recorded: {of} by an older asrtts") if value is None else value
+
+    return peak
+
+
+def _perplexity(value: float | None, uniform: float) -> str:
+    return "none" if value is None else f"{value:.1f} of {uniform:.0f}"
+
+
+def _three(value: float) -> str:
+    """Three digits at least: 0.262, 11.4, 1,234"""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _count(value: float) -> str:
+    return f"{value / 1e6:.2f} M" if value >= 1e6 else f"{value / 1e3:.0f} k"
+
+
+COSTS = {
+    "parameters": Measure("parameters", _count, _fact("parameters", "no run.json")),
+    "size_mb": Measure("size on disk, MB", "{:.1f}".format, _size),
+    "encoder_macs": Measure("M multiply-adds a second, encoder", _three),
+    "search_macs": Measure("M multiply-adds a second, search", _three),
+    "rtf": Measure("RTF, one thread", "{:.4f}".format, _rtf, statistics.fmean),
+    "decode_memory_mb": Measure("peak memory, decoding, MB", "{:.0f}".format, _memory("decoding")),
+    "train_memory_mb": Measure("peak memory, training, MB", "{:.0f}".format, _memory("training")),
+    "train_minutes": Measure(
+        "training, minutes",
+        "{:.1f}".format,
+        _fact("train_minutes", "not recorded: training has not ended"),
+        statistics.fmean,
+    ),
+}
+PROPERTIES = {
+    "search_steps": Measure("search steps an utterance", "{:.1f}".format),
+    "lengths": Measure("frames T, tokens U an utterance", lambda pair: f"{pair[0]:.1f}, {pair[1]:.1f}"),
+    "internal_lm": Measure("internal LM, perplexity of a token", lambda v: _perplexity(*v)),
+    "alignment": Measure("a token is read from", lambda v: "one frame" if v[0] == "hard" else f"{v[1]:.1f} frames"),
+    "monotonic": Measure("tokens read in order, %", lambda v: "100, always" if v[1] == "hard" else f"{v[0]:.1f}"),
+    "emission_delay_ms": Measure("emission delay, ms: median, 90 %", lambda pair: f"{pair[0]:.0f}, {pair[1]:.0f}"),
+}
+MEASURES = {**COSTS, **PROPERTIES}
+Measured = dict[str, dict[str, Any]]
+
+
+def recorded(system: System) -> Measured:
+    """What the runs of a system recorded: {"value": ..., "why": None} or {"value": None, "why": the reason}."""
+    found = {}
+    for key, measure in MEASURES.items():
+        if measure.of is not None:
+            found[key] = joined([measure.of(member) for member in system.members], measure.over)
+    return found
+
+
+def joined(values: Sequence[float | Missing], over: Callable[[list[float]], float]) -> dict[str, Any]:
+    """One value of those of several runs; missing where one of them is."""
+    reasons = [value for value in values if isinstance(value, Missing)]
+    return {"value": None if reasons else over(values), "why": reasons[0] if reasons else None}
+
+
+def search_steps(lines: Sequence[Line]) -> float | Missing:
+    """Mean over the utterances, as the search counted them."""
+    steps = [line.steps for line in lines if line.steps is not None]
+    return statistics.fmean(steps) if len(steps) == len(lines) else Missing("decoded by an older asrtts; decode again")
+
+
+def emission_delay(
+    system: System,
+    words: Outputs,
+    test: str,
+    utterances: dict[str, Utterance],
+    spoken: emission.Alignment | None,
+) -> dict[str, Any]:
+    """Milliseconds from the end of each right word to the frame where it was emitted: median and 90th percentile."""
+    if spoken is None:
+        return {"value": None, "why": "no --alignment"}
+    found: list[float] = []
+    for member, edits in zip(system.members, words.edits, strict=True):
+        lines = lines_of(member.exp, test, utterances, TimedLine)
+        for (utt_id, utterance), edit in zip(utterances.items(), edits, strict=True):
+            emitted = emission.word_times((piece.token, piece.time) for piece in lines[utt_id].tokens)
+            if utt_id in spoken and [word for word, _ in emitted] == lines[utt_id].hyp.split():
+                found += emission.delays(edit, utterance.text.split(), spoken[utt_id], emitted) or []
+    if not found:
+        return {"value": None, "why": "no right word stands in the alignment as it does in the manifest"}
+    return {"value": [1000 * statistics.median(found), 1000 * float(np.quantile(found, 0.9))], "why": None}
+
+
+def measured(properties: dict[str, Any] | Missing) -> Measured:
+    """What `_compare_probe.probe` found, as rows."""
+    if isinstance(properties, Missing):
+        keys = ("encoder_macs", "search_macs", "lengths", "internal_lm", "alignment", "monotonic")
+        return {key: {"value": None, "why": str(properties)} for key in keys}
+    p = properties
+    values = {
+        "encoder_macs": p["encoder_macs"] / 1e6,
+        "search_macs": p["search_macs"] / 1e6,
+        "lengths": [p["frames"], p["tokens"]],
+        "internal_lm": [p["internal_lm_perplexity"], p["uniform_perplexity"]],
+        "alignment": [p["alignment"], p["attention_frames"]],
+        "monotonic": [p["monotonic_percent"], p["alignment"]],
+    }
+    return {key: {"value": value, "why": None} for key, value in values.items()}
+
+
+def described(system: System) -> dict[str, Any]:
+    """What was trained and how it was searched: every weight of the loss, the views, the search."""
+    first = system.members[0]
+    with torch.device("meta"):  # shapes and settings, no memory
+        model = Run(first.exp).build_model(first.settings, vocab_size=2)
+    weights = " + ".join(f"{name} {weight:g}" for name, weight in model.weights.items())
+    auxiliary = [part for head in model.heads.values() for part in head.auxiliary()]
+    return {
+        "losses": ", ".join([weights, *auxiliary]),
+        "loss_weights": model.weights,
+        "auxiliary_losses": auxiliary,
+        "views": model.views,
+        "search": _search(first),
+        "decode": first.summary,
+    }
+
+
+def _search(member: Member) -> str:
+    """joint_beam 10"""
+    method, beam = member.summary.get("method"), member.summary.get("beam")
+    return f"{method or 'not recorded'}{f' {beam}' if (beam or 1) > 1 else ''}"
+
+
+def allowed(unequal: dict[str, dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """The differences that were allowed, as the table shows them."""
+    return {
+        key: {name: _compare_fair.shown(value) for name, value in values.items()} for key, values in unequal.items()
+    }

@@ -1,0 +1,91 @@
+"""What stands below the table of `asrtts compare`: what a number says, what could not be had, and why."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from asrtts.bin._compare_measures import MEASURES
+
+FEW_SPEAKERS = 10
+FEW_SEGMENTS = 50
+
+
+def notes(comparison: dict[str, Any]) -> list[str]:
+    """Lines, in the order of the table."""
+    systems, pairs = comparison["systems"], comparison["pairs"]
+    found = [*_of_pairs(comparison), *_of_seeds(systems), *_of_speakers(comparison["speakers"])]
+    if comparison["utterances_left_out"]:
+        whole = comparison["utterances"] + comparison["utterances_left_out"]
+        found.append(f"Only {comparison['utterances']} of the {whole} utterances: the others were not decoded by all.")
+    for system in systems:
+        for run in system["runs"]:
+            if run["empty_hypotheses"]:
+                found.append(
+                    f"{run['run']}: {run['empty_hypotheses']} of {comparison['utterances']} hypotheses are empty."
+                )
+    few = [pair for pair in pairs if pair["test"] == "mapsswe" and pair["mapsswe"][0]["segments"] < FEW_SEGMENTS]
+    if few:
+        fewest = min(pair["mapsswe"][0]["segments"] for pair in few)
+        found.append(
+            f"{len(few)} of the {len(pairs)} pairs have fewer than {FEW_SEGMENTS} segments with errors (the fewest "
+            f"{fewest}); their p is coarse."
+        )
+    silent: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for key, names in comparison["fair"]["unknown"].items():
+        silent[tuple(names)].append(key)
+    for names, keys in silent.items():
+        found.append(f"Not checked to be equal: {_named(keys)}, which {_named(names)} did not record.")
+    return [*found, *_of_costs(systems)]
+
+
+def _of_pairs(comparison: dict[str, Any]) -> list[str]:
+    pairs = comparison["pairs"]
+    tested = [pair for pair in pairs if pair["p"] is not None]
+    if not tested:
+        return [] if pairs else ["One system: nothing to compare it with."]
+    tests = {
+        "mapsswe": "matched-pairs sentence-segment word error test (NIST MAPSSWE)",
+        "over_seeds": "t test over seeds and utterances",
+    }
+    used = " or ".join(tests[test] for test in tests if any(pair["test"] == test for pair in tested))
+    corrected = f", after Holm's correction over {len(tested)} pairs" if len(tested) > 1 else ""
+    by = "" if comparison["judged_by"] == "words" else " Pairs are judged by characters, since no text has a blank."
+    return [f"p: {used}{corrected}. Brackets: 95 %.{by}"]
+
+
+def _of_seeds(systems: list[dict[str, Any]]) -> list[str]:
+    alone = [system["name"] for system in systems if len(system["runs"]) == 1]
+    if not alone:
+        return []
+    whose = "Every system" if len(alone) == len(systems) else _named(alone)
+    were = "were each" if len(alone) > 1 and whose != "Every system" else "was"
+    return [f"{whose} {were} trained once: that says nothing of what another seed would give."]
+
+
+def _of_speakers(count: int | None) -> list[str]:
+    if count is None:
+        return ["No interval by speaker: the manifest does not name the speaker of every utterance."]
+    if count == 1:
+        return ["No interval by speaker: there is one."]
+    if count < FEW_SPEAKERS:
+        return [f"The intervals by speaker rest on {count} speakers; they are too narrow."]
+    return []
+
+
+def _of_costs(systems: list[dict[str, Any]]) -> list[str]:
+    """The reason of every dash, once for all systems that have it."""
+    rows: dict[tuple[str, str], list[str]] = defaultdict(list)  # (systems, reason) -> rows
+    for key, measure in MEASURES.items():
+        reasons: dict[str, list[str]] = defaultdict(list)
+        for system in systems:
+            if system["measures"][key]["why"]:
+                reasons[system["measures"][key]["why"]].append(system["name"])
+        for reason, names in reasons.items():
+            rows[_named(names), reason].append(measure.heading)
+    return [f"{'; '.join(headings)}: {names}: {reason}." for (names, reason), headings in rows.items()]
+
+
+def _named(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

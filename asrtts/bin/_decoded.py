@@ -1,0 +1,149 @@
+"""What `asrtts train` and `decode` wrote of an experiment, as `score` and `compare` read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt
+
+from asrtts import storage
+from asrtts.config import Settings, build, warn
+from asrtts.data import manifest
+from asrtts.data.utterance import Utterance
+from asrtts.registry import UserError, suggestion
+
+NO_SPEAKER = "unknown"
+
+
+class Record(Settings):
+    """What other verbs wrote and this one reads: keys that it does not need are theirs."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Timed(Record):
+    token: str
+    time: float  # seconds from the start of the utterance
+
+
+class Line(Record):
+    utt_id: str
+    hyp: str
+    ref: str | None = None
+    steps: NonNegativeInt | None = None  # of the search, one after another
+
+
+class TimedLine(Line):
+    tokens: list[Timed] = []
+
+
+class DecodeSummary(Record):
+    method: str | None = None
+    beam: NonNegativeInt | None = None
+    rtf: NonNegativeFloat | None = None
+    lm: str | None = None
+    lm_weight: float | None = None
+
+
+class DecodeCost(DecodeSummary):
+    threads: NonNegativeInt | None = None
+    device: str | None = None
+    weights: str = "model"
+    peak_memory_mb: NonNegativeFloat | None = None
+    peak_gpu_memory_mb: NonNegativeFloat | None = None
+
+
+class Run(Record):
+    parameters: NonNegativeInt | None = None
+    train_minutes: NonNegativeFloat | None = None
+    seed: int | None = None
+    family: str | None = None  # runs that differ in their seed only share it
+
+
+class RunCost(Run):
+    updates: NonNegativeInt | None = None
+    encoder_hash: str | None = None
+    peak_memory_mb: NonNegativeFloat | None = None
+    peak_gpu_memory_mb: NonNegativeFloat | None = None
+
+
+Kind = TypeVar("Kind", bound=Line)
+
+
+def references(on: str) -> tuple[str, dict[str, Utterance]]:
+    """The manifest's name and its utterances: its texts are the references, whatever decode saw."""
+    bare = Path(on).name == on and not Path(on).exists() and not Path(f"{on}.jsonl").exists()
+    path = manifest.locate(Path("data") / on if bare else on)
+    utterances: dict[str, Utterance] = {}
+    for utterance in manifest.read(path):
+        if utterance.utt_id in utterances:
+            raise UserError(f"{path}: utterance '{utterance.utt_id}' stands there twice; make it again (stage 1)")
+        utterances[utterance.utt_id] = utterance
+    if not utterances:
+        raise UserError(f"{path}: holds no utterance; make it again (stage 1)")
+    return path.name.removesuffix(".jsonl"), utterances
+
+
+def lines(exp: Path, name: str, utterances: dict[str, Utterance], kind: type[Kind] = Line) -> dict[str, Kind]:
+    """The decoded lines by utterance, none of them of another test set; see `refuse_missing`."""
+    if not exp.is_dir():
+        raise UserError(f"{exp}: no such experiment{suggestion(exp.name, [p.name for p in exp.parent.glob('*/')])}")
+    path = decoded(exp, name)
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.jsonl"))) or "nothing"
+        raise UserError(f"{path}: not there; decode {name} first (stage 4). Decoded so far: {there}")
+    found: dict[str, Kind] = {}
+    changed = 0
+    with open(path, "rb") as texts:
+        for number, text in enumerate(texts, 1):
+            line = build(kind, _parse(text, f"{path}:{number}"), f"{path}:{number}")
+            if line.utt_id in found:
+                raise UserError(f"{path}:{number}: utterance '{line.utt_id}' stands there twice; decode it again")
+            if line.utt_id not in utterances:
+                raise UserError(
+                    f"{path}:{number}: utterance '{line.utt_id}' is not in the manifest {name}; decode it again"
+                )
+            found[line.utt_id] = line
+            changed += line.ref is not None and line.ref.split() != utterances[line.utt_id].text.split()
+    if changed:
+        warn(f"{path}: {changed} references differ from the manifest's text; the manifest's is used")
+    return found
+
+
+def refuse_missing(exp: Path, name: str, utterances: dict[str, Utterance], found: dict[str, Line]) -> None:
+    """Raises UserError if an utterance of the manifest was not decoded."""
+    missing = [utt_id for utt_id in utterances if utt_id not in found]
+    if missing:
+        raise UserError(
+            f"{decoded(exp, name)}: {len(missing)} of the {len(utterances)} utterances of {name} are missing, first "
+            f"'{missing[0]}'; decode it again (stage 4)"
+        )
+
+
+def decoded(exp: Path, name: str) -> Path:
+    return exp / "decode" / f"{name}.jsonl"
+
+
+def summary(exp: Path, name: str) -> dict[str, Any]:
+    """How it was decoded, as far as that is known."""
+    return _optional(exp / "decode" / f"{name}.summary.json")
+
+
+def facts(exp: Path) -> dict[str, Any]:
+    """How it was trained, as far as that is known."""
+    return _optional(exp / "run.json")
+
+
+def label(exp: Path, exps: list[Path]) -> str:
+    """The folder's name, or its path where two have the same name."""
+    names = [e.resolve().name for e in exps]
+    return exp.resolve().name if names.count(exp.resolve().name) == 1 else str(exp)
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return _parse(path.read_bytes(), str(path)) if path.is_file() else {}
+
+
+def _parse(text: bytes, where: str) -> dict[str, Any]:
+    return storage.json_object(text, where, "write it again with the stage that made it")

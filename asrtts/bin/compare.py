@@ -1,0 +1,173 @@
+"""Compare decoded systems fairly: which is better, how sure that is, and what each costs."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from asrtts import __version__, storage
+from asrtts.bin import _compare_fair, _compare_measures, _compare_notes, _compare_probe, _compare_table, _decoded
+from asrtts.bin._compare_fair import System
+from asrtts.bin._compare_measures import Missing
+from asrtts.config import ArgumentParser
+from asrtts.data.utterance import Utterance
+from asrtts.metrics import emission, error_rate, verdict
+from asrtts.metrics.verdict import Outputs
+from asrtts.registry import UserError
+
+
+def parser() -> ArgumentParser:
+    options = ArgumentParser(
+        "compare", f"{__doc__}\n\nWrites compare.json and compare.md. docs/comparing.md says more."
+    )
+    options.add_argument(
+        "exp",
+        type=Path,
+        nargs="+",
+        metavar="EXP",
+        help="trained and decoded; runs that differ in the seed are one system",
+    )
+    options.add_argument(
+        "--test",
+        required=True,
+        metavar="TEST",
+        help="the manifest that was decoded; a bare name is looked for in data/",
+    )
+    options.add_argument(
+        "--allow", action="append", default=[], metavar="KEY", help="compare although KEY is not equal; repeatable"
+    )
+    options.add_argument(
+        "--alignment", type=Path, metavar="CTM", help="when each word is spoken, for the emission delay"
+    )
+    options.add_argument(
+        "--quick", action="store_true", help="leave out what is measured on the models: multiply-adds and properties"
+    )
+    options.add_argument("--out", type=Path, default=Path("exp/compare"), metavar="DIR", help="default: exp/compare")
+    return options
+
+
+def main(argv: list[str]) -> None:
+    args = parser().parse_args(argv)
+    name, utterances = _decoded.references(args.test)
+    # Every mistake is found before the first alignment is made.
+    exps = [exp for exp in dict.fromkeys(args.exp) if exp.resolve() != args.out.resolve()]  # exp/* holds it, too
+    systems = _compare_fair.systems([_compare_fair.read(exp, name) for exp in exps])
+    allowed = [key for key in args.allow if key != "utterances"]
+    unequal = _compare_fair.refuse_unequal(systems, allowed)
+    said, common = hypotheses(systems, name, utterances, "utterances" in args.allow)
+    spoken = emission.read_ctm(args.alignment) if args.alignment else None
+
+    words, characters = (outputs(systems, common, said, split) for split in (error_rate.words, error_rate.characters))
+    comparison = compare(systems, common, said, words, characters)
+    console = Console(stderr=True)
+    for row, system, output in track(
+        list(zip(comparison["systems"], systems, words, strict=True)), "measuring", console=console, transient=True
+    ):
+        row["measures"] = measures(system, output, name, common, said, spoken, args.quick)
+    comparison |= {"asrtts": __version__, "test": name, "allowed": args.allow}
+    comparison["utterances_left_out"] = len(utterances) - len(common)
+    comparison["fair"] = {"not_equal": _compare_measures.allowed(unequal), "unknown": _compare_fair.unknown(systems)}
+    comparison["notes"] = _compare_notes.notes(comparison)
+    storage.write(args.out / "compare.json", json.dumps(comparison, indent=1, ensure_ascii=False) + "\n")
+    storage.write(args.out / "compare.md", _compare_table.markdown(comparison))
+    _compare_table.show(comparison)
+    print(f"{args.out}/compare.json, {args.out}/compare.md")
+
+
+Said = dict[Path, dict[str, _decoded.Line]]
+
+
+def hypotheses(
+    systems: Sequence[System], name: str, utterances: dict[str, Utterance], some: bool
+) -> tuple[Said, dict[str, Utterance]]:
+    """What every run decoded, and the utterances that are compared: all, or those that every run has if `some`."""
+    said: Said = {}
+    for system in systems:
+        for member in system.members:
+            said[member.exp] = _decoded.lines(member.exp, name, utterances)
+            if not some:
+                _decoded.refuse_missing(member.exp, name, utterances, said[member.exp])
+    common = {u: utterance for u, utterance in utterances.items() if all(u in lines for lines in said.values())}
+    if not common:
+        raise UserError(f"no utterance of {name} was decoded by all of these runs; decode them again (stage 4)")
+    return said, common
+
+
+def compare(
+    systems: Sequence[System],
+    utterances: dict[str, Utterance],
+    said: Said,
+    words: Sequence[Outputs],
+    characters: Sequence[Outputs],
+) -> dict[str, Any]:
+    """What compare.json holds of the systems and their pairs; docs/comparing.md explains its keys."""
+    speakers = [u.speaker for u in utterances.values()]
+    known = speakers if all(speakers) and len(set(speakers)) > 1 else None
+    wer, cer = _compare_measures.rates(words, known), _compare_measures.rates(characters, known)
+    # Text without blanks, as most Chinese corpora have it, is one word an utterance: it is judged by characters.
+    judged, unit = (characters, "characters") if wer[0]["ref"] <= len(utterances) < cer[0]["ref"] else (words, "words")
+    drawn = verdict.resampled(judged), verdict.resampled(judged, known) if known else None
+    rows = [
+        {
+            "name": system.name,
+            "runs": [
+                _run(m.exp, label, m, said, utterances) for m, label in zip(system.members, system.labels, strict=True)
+            ],
+            **{"wer": wer[i], "cer": cer[i]},
+            "sentences_wrong_percent": 100 * wer[i]["sentences_wrong"] / len(utterances),
+            **_compare_measures.described(system),
+        }
+        for i, system in enumerate(systems)
+    ]
+    return {
+        **{"utterances": len(utterances), "words": wer[0]["ref"], "characters": cer[0]["ref"]},
+        "speakers": len(set(speakers)) if all(speakers) else None,
+        **{"systems": rows, "judged_by": unit, "pairs": verdict.pairs(judged, *drawn, unit)},
+    }
+
+
+def outputs(
+    systems: Sequence[System], utterances: dict[str, Utterance], said: Said, split: Callable[[str], Sequence[str]]
+) -> list[Outputs]:
+    """The alignments of every system at one level."""
+    refs = [split(u.text) for u in utterances.values()]
+
+    def edits(exp: Path) -> list[str]:
+        return error_rate.align(refs, [split(said[exp][utt_id].hyp) for utt_id in utterances])
+
+    return [Outputs(s.name, [m.seed for m in s.members], [edits(m.exp) for m in s.members]) for s in systems]
+
+
+def measures(
+    system: System,
+    words: Outputs,
+    name: str,
+    utterances: dict[str, Utterance],
+    said: Said,
+    spoken: emission.Alignment | None,
+    quick: bool,
+) -> _compare_measures.Measured:
+    """What a system costs and how it decodes; on its models, what the first run says, since all have one shape."""
+    found = _compare_measures.recorded(system)
+    steps = [_compare_measures.search_steps([said[m.exp][u] for u in utterances]) for m in system.members]
+    found["search_steps"] = _compare_measures.joined(steps, statistics.fmean)
+    left_out = Missing("left out by --quick")
+    found |= _compare_measures.measured(
+        left_out if quick else _compare_probe.probe(system.members[0], list(utterances.values()))
+    )
+    found["emission_delay_ms"] = _compare_measures.emission_delay(system, words, name, utterances, spoken)
+    return found
+
+
+def _run(
+    exp: Path, label: str, member: _compare_fair.Member, said: Said, utterances: dict[str, Utterance]
+) -> dict[str, Any]:
+    empty = sum(not said[exp][u].hyp.split() and bool(utterance.text.split()) for u, utterance in utterances.items())
+    facts = {key: member.facts.get(key) for key in ("family", "encoder_hash", "updates", "averaged", "machine")}
+    return {"run": label, "exp": str(exp), "seed": member.seed, "empty_hypotheses": empty, **facts}

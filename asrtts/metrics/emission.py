@@ -1,0 +1,94 @@
+"""How late words come: the times of a system's words against those of an alignment, a CTM file.
+
+Shangguan et al. 2021, "Dissecting user-perceived latency of on-device E2E speech recognition", call it the emission
+delay: from the end of a spoken word to the frame where the last of its tokens is emitted. It may be below zero.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from asrtts.registry import UserError
+
+Alignment = dict[str, list[tuple[str, float]]]  # utt_id -> words and the seconds where each ends
+
+# How pieces say that a word begins; a character tokenizer says it with a piece of its own.
+BLANKS = "▁ "
+
+
+def read_ctm(path: Path) -> Alignment:
+    """The words of every utterance and the seconds where each ends.
+
+    A line: utterance, channel, start, duration, word and anything more. Raises UserError with the line's number.
+    """
+    words: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); --alignment wants a CTM file") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith(";;"):
+            continue
+        try:
+            utt_id, _, start, duration, word = line.split()[:5]
+            words[utt_id].append((float(start) + float(duration), word))
+        except ValueError:
+            raise UserError(f"{path}:{number}: no CTM: wanted `utterance channel start duration word`") from None
+    return {utt_id: [(word, end) for end, word in sorted(of)] for utt_id, of in words.items()}
+
+
+def word_times(tokens: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Pieces and their seconds -> words and the seconds where the last piece of each was emitted.
+
+    [("▁G", 0.2), ("O", 0.3), ("▁ON", 0.7)] -> [("GO", 0.3), ("ON", 0.7)]
+    """
+    words: list[tuple[str, float]] = []
+    begun = False
+    for piece, time in tokens:
+        for part in _parts(piece):
+            if part == BLANKS[1]:
+                begun = False
+            elif begun:
+                words[-1] = (words[-1][0] + part, time)
+            else:
+                words.append((part, time))
+                begun = True
+    return words
+
+
+def delays(
+    edits: str, refs: Sequence[str], spoken: Sequence[tuple[str, float]], emitted: Sequence[tuple[str, float]]
+) -> list[float] | None:
+    """Seconds from the end of each right word to its emission.
+
+    Args:
+        edits: "CCSDI", of the references and the emitted words.
+        refs: the reference's words. spoken: those of the alignment.
+
+    Returns:
+        None where the alignment is of other words than the reference.
+    """
+    if [word for word, _ in spoken] != list(refs):
+        return None
+    found, ref, hyp = [], 0, 0
+    for edit in edits:
+        if edit == "C":
+            found.append(emitted[hyp][1] - spoken[ref][1])
+        ref += edit != "I"
+        hyp += edit != "D"
+    return found
+
+
+def _parts(piece: str) -> list[str]:
+    """'▁ON' -> [' ', 'ON']."""
+    parts: list[str] = []
+    for character in piece.replace("<space>", " "):
+        if character in BLANKS:
+            parts.append(BLANKS[1])
+        elif parts and parts[-1] != BLANKS[1]:
+            parts[-1] += character
+        else:
+            parts.append(character)
+    return parts

@@ -1,0 +1,278 @@
+"""`asrtts compare`: fair or refused, the table and its notes, compare.json and compare.md."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from asrtts import config, experiment
+from asrtts.bin import _compare_table, compare, score
+from asrtts.registry import UserError
+
+TOP = Path(__file__).resolve().parents[2]
+WORDS = ["enter", "five", "six", "go", "stop", "repeat", "nine", "erase"]
+TEXTS = {f"u{n}": " ".join(WORDS[(n * k + k) % 8] for k in range(1, 2 + n % 6)) for n in range(60)}
+PERFECT = dict(TEXTS)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_manifest(TEXTS)
+    return tmp_path
+
+
+def write_manifest(texts: dict[str, str], name: str = "test") -> None:
+    lines = [
+        {"utt_id": u, "audio": "a.wav", "text": t, "speaker": f"s{n % 12}"} for n, (u, t) in enumerate(texts.items())
+    ]
+    Path("data").mkdir(exist_ok=True)
+    Path(f"data/{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def wrong(every: int, texts: dict[str, str] = TEXTS) -> dict[str, str]:
+    """Hypotheses with a wrong first word in every so-many-th utterance."""
+    return {
+        u: " ".join(["hello", *text.split()[1:]]) if n % every == 0 else text
+        for n, (u, text) in enumerate(texts.items())
+    }
+
+
+def decoded(
+    name: str,
+    hyps: dict[str, str],
+    head: str = "ctc",
+    overrides: tuple[str, ...] = (),
+    facts: dict[str, Any] | None = None,
+    summary: dict[str, Any] | None = None,
+) -> str:
+    """A run as train, average and decode leave it, without its weights."""
+    exp = Path("exp") / name
+    (exp / "decode").mkdir(parents=True)
+    settings = experiment.load(TOP / f"egs/mini/asr/conf/{head}.yaml", list(overrides))
+    config.dump(settings, exp / "config.yaml")
+    hashes = {"data_hash": "d1", "dev_hash": "d2", "tokens_hash": "t1"}
+    recorded = {"parameters": 1_000_000, "seed": settings.seed, **hashes, "encoder_hash": f"e{settings.seed}"}
+    recorded |= {"family": experiment.family(settings, hashes), "updates": 800, "average": "last 10"}
+    recorded |= {"precision": "float32", "train_minutes": 5.0, **(facts or {})}
+    (exp / "run.json").write_text(json.dumps(recorded))
+    how = {"method": f"{head}_beam", "beam": 10, "weights": "model", "precision": "float32", "rtf": 0.05, "threads": 1}
+    (exp / "decode" / "test.summary.json").write_text(json.dumps({**how, "device": "cpu", **(summary or {})}))
+    lines = [{"utt_id": u, "hyp": hyp} for u, hyp in hyps.items()]
+    (exp / "decode" / "test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(exp)
+
+
+def compared(*argv: str) -> dict[str, Any]:
+    compare.main([*argv, "--test", "test"])
+    return json.loads(Path("exp/compare/compare.json").read_text())
+
+
+def refused(*argv: str) -> str:
+    with pytest.raises(UserError) as error:
+        compare.main([*argv, "--test", "test"])
+    assert "\n" not in str(error.value) and not Path("exp/compare").exists()
+    return str(error.value)
+
+
+def test_a_better_system_is_named_with_its_points_and_p(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = compared(decoded("ctc", wrong(2)), decoded("transducer", wrong(20), "transducer"))
+    (pair,) = found["pairs"]
+    assert pair["test"] == "mapsswe" and pair["p"] < 0.001 and pair["words_needed"] is None
+    assert pair["sentence"].startswith("transducer is better than ctc by ") and pair["sentence"].endswith("p < 0.001")
+    low, high = pair["interval_95"]
+    assert 0 < low < pair["difference"] < high and pair["probability_a_better"] == 0.0
+    out = capsys.readouterr().out
+    assert "test: 60 utterances, 12 speakers, " in out and pair["sentence"] in out
+    page = Path("exp/compare/compare.md").read_text()
+    assert "| WER % | " in page and f"- {pair['sentence']}." in page
+
+
+def test_rates_and_intervals_are_those_of_score(recipe: Path) -> None:
+    exp = decoded("ctc", wrong(3))
+    found = compared(exp)["systems"][0]
+    score.main([exp, "--on", "test"])
+    alone = json.loads(Path(exp, "score/test/score.json").read_text())
+    for level in ("wer", "cer"):
+        for key in ("percent", "interval_95", "interval_95_by_speaker", "sub", "del", "ins", "ref"):
+            assert found[level][key] == pytest.approx(alone[level][key]), (level, key)
+
+
+def test_systems_that_cannot_be_told_apart_say_how_many_words_would_do(recipe: Path) -> None:
+    hyps = {**wrong(20), "u1": "hello"}
+    (pair,) = compared(decoded("ctc", wrong(20)), decoded("attention", hyps, "attention"))["pairs"]
+    assert "are not distinguishable on" in pair["sentence"] and pair["p_holm"] > 0.05
+    assert (
+        pair["words_needed"] is None
+        and "no test" not in pair["sentence"]
+        or "words would be needed" in pair["sentence"]
+    )
+
+
+UNEQUAL = {
+    "encoder": ({"overrides": ("encoder.dim=144",)}, "encoder.dim (ctc 96, other 144)", "encoder.dim"),
+    "budget": ({"overrides": ("training.updates=10",)}, "training.updates (ctc ", "training"),
+    "batches": ({"overrides": ("batching.seconds=7",)}, "batching.seconds (ctc ", "batching"),
+    "average": ({"facts": {"average": "best 3"}}, "average (ctc last 10, other best 3)", "average"),
+    "data": ({"facts": {"data_hash": "d9"}}, "data_hash (ctc d1, other d9)", "data_hash"),
+    "start": ({"facts": {"encoder_hash": "e9"}}, "encoder_hash (ctc 1:e1, other 1:e9)", "encoder_hash"),
+    "precision": ({"facts": {"precision": "bf16"}}, "precision (ctc float32, other bf16)", "precision"),
+    "beam": ({"summary": {"beam": 1}}, "search.beam (ctc 10, other 1)", "search.beam"),
+    "unfinished": ({"facts": {"updates": 400}}, "updates (ctc 800, other 400)", "updates"),
+    "seeds": ({"overrides": ("seed=2",)}, "seeds (ctc 1, other 2)", "seeds"),
+    "what a later decode knows": ({"summary": {"lm": "4-gram"}}, "", "search"),
+}
+
+
+@pytest.mark.parametrize("kind", UNEQUAL)
+def test_what_is_not_equal_is_refused_or_stands_in_the_table(kind: str, recipe: Path) -> None:
+    how, message, key = UNEQUAL[kind]
+    exps = [decoded("ctc", wrong(5)), decoded("other", wrong(7), "transducer", **how)]
+    if message:
+        assert message in refused(*exps)
+    found = compared(*exps, "--allow", key)
+    if message:
+        name = message.split(" ")[0]
+        assert name in found["fair"]["not_equal"]
+        assert f"| not equal: {name} | " in Path("exp/compare/compare.md").read_text()
+
+
+def test_an_allowed_name_that_is_none_is_answered_with_the_nearest(recipe: Path) -> None:
+    assert "did you mean 'search.beam'?" in refused(decoded("ctc", PERFECT), "--allow", "serch.beam")
+
+
+def _seeds(head: str, every: tuple[int, ...]) -> list[str]:
+    return [decoded(f"{head}-{seed}", wrong(n), head, (f"seed={seed}",)) for seed, n in enumerate(every, 1)]
+
+
+def test_seeds_of_one_system_are_one_column_and_their_spread_counts(recipe: Path) -> None:
+    found = compared(*_seeds("ctc", (2, 3, 2)), *_seeds("transducer", (20, 15, 30)))
+    assert [system["name"] for system in found["systems"]] == ["ctc", "transducer"]
+    first = found["systems"][0]
+    rates = [run["percent"] for run in first["wer"]["runs"]]
+    assert first["wer"]["percent"] == pytest.approx(sum(rates) / 3) and first["wer"]["deviation"] > 0
+    assert [run["seed"] for run in first["runs"]] == [1, 2, 3]
+    (pair,) = found["pairs"]
+    assert pair["test"] == "over_seeds" and len(pair["mapsswe"]) == 3
+    assert pair["sentence"].startswith("transducer is better than ctc by ")
+    assert not any("trained once" in note for note in found["notes"])
+
+
+def test_one_seed_against_several_has_no_test(recipe: Path) -> None:
+    exps = [*_seeds("ctc", (2, 3)), decoded("transducer", wrong(20), "transducer")]
+    assert "seeds (ctc 1 2, transducer 1)" in refused(*exps)
+    found = compared(*exps, "--allow", "seeds")
+    (pair,) = found["pairs"]
+    assert pair["p"] is None and pair["sentence"].endswith(
+        "no test: transducer was trained once, the other several times"
+    )
+    assert any(note.startswith("transducer was trained once") for note in found["notes"])
+
+
+def test_the_same_run_twice_is_refused(recipe: Path) -> None:
+    exps = [decoded("ctc", PERFECT), decoded("again", PERFECT)]
+    assert "the same settings and the same seed 1" in refused(*exps)
+
+
+def test_every_loss_weight_and_the_views_are_in_the_table(recipe: Path) -> None:
+    ledger = ("heads.ctc.inter_layers=[2]", "heads.ctc.consistency=0.2")
+    exps = [decoded("ctc", wrong(5), "ctc", ledger), decoded("hybrid", wrong(7), "hybrid")]
+    first, second = compared(*exps)["systems"]
+    assert first["losses"] == "ctc 1, InterCTC 0.3 at 2, CR-CTC 0.2" and first["views"] == 2
+    assert second["losses"].startswith("ctc 0.3 + attention 0.7") and second["views"] == 1
+
+
+def test_missing_utterances_are_refused_or_left_out_of_all(recipe: Path) -> None:
+    fewer = {u: text for u, text in wrong(7).items() if u != "u7"}
+    exps = [decoded("ctc", wrong(5)), decoded("transducer", fewer, "transducer")]
+    assert "1 of the 60 utterances of test are missing, first 'u7'" in refused(*exps)
+    found = compared(*exps, "--allow", "utterances")
+    assert found["utterances"] == 59 and any("59 of the 60" in note for note in found["notes"])
+
+
+def test_another_test_set_is_refused(recipe: Path) -> None:
+    exps = [decoded("ctc", wrong(5)), decoded("transducer", {"v1": "go"}, "transducer")]
+    assert "utterance 'v1' is not in the manifest test" in refused(*exps, "--allow", "utterances")
+
+
+def test_runs_that_are_none_or_not_decoded_are_refused(recipe: Path) -> None:
+    exp = decoded("ctc", wrong(5))
+    assert "exp/ctx: no trained model here" in refused(exp, "exp/ctx")
+    damaged = decoded("attention", PERFECT, "attention", facts={"train_minutes": "many"})
+    assert "run.json: train_minutes holds 'many'; wanted a number" in refused(exp, damaged)
+    Path(exp, "decode/test.jsonl").unlink()
+    assert "decode test first (stage 4). Decoded so far: nothing" in refused(exp)
+
+
+def test_empty_hypotheses_are_counted(recipe: Path) -> None:
+    found = compared(decoded("ctc", wrong(5)), decoded("attention", dict.fromkeys(TEXTS, ""), "attention"))
+    assert "attention: 60 of 60 hypotheses are empty." in found["notes"]
+    assert found["systems"][1]["wer"]["percent"] == 100.0
+
+
+def test_one_system_alone_has_no_pairs(recipe: Path) -> None:
+    found = compared(decoded("ctc", wrong(5)))
+    assert found["pairs"] == [] and "One system: nothing to compare it with." in found["notes"]
+
+
+def test_its_own_folder_is_no_system(recipe: Path) -> None:
+    exps = [decoded("ctc", wrong(5)), decoded("transducer", wrong(7), "transducer")]
+    first = compared(*exps)
+    assert compared("exp/compare", *exps) == first
+
+
+def test_text_without_blanks_is_judged_by_characters(recipe: Path) -> None:
+    texts = {u: text.replace(" ", "") for u, text in TEXTS.items()}
+    write_manifest(texts)
+    hyps = {u: "x" + text[1:] for u, text in texts.items()}
+    found = compared(decoded("ctc", texts), decoded("transducer", hyps, "transducer"))
+    assert found["judged_by"] == "characters" and found["pairs"][0]["difference"] < 0
+    assert found["systems"][1]["wer"]["percent"] == 100.0
+    assert any("judged by characters" in note for note in found["notes"])
+
+
+def test_a_test_set_without_words_compares_nothing(recipe: Path) -> None:
+    write_manifest(dict.fromkeys(TEXTS, ""))
+    found = compared(decoded("ctc", dict.fromkeys(TEXTS, "")), decoded("attention", PERFECT, "attention"))
+    assert found["pairs"][0]["sentence"] == "ctc and attention: nothing to compare, the references hold no words"
+    assert found["systems"][1]["wer"]["percent"] is None and found["systems"][1]["wer"]["ins"] > 0
+
+
+def test_every_dash_has_its_reason(recipe: Path) -> None:
+    found = compared(decoded("ctc", wrong(5), summary={"threads": 2}))
+    assert any(note.startswith("RTF, one thread: ctc: decoded on several threads") for note in found["notes"])
+    dashes = [key for key, cost in found["systems"][0]["measures"].items() if cost["value"] is None]
+    assert all(found["systems"][0]["measures"][key]["why"] for key in dashes)
+
+
+def test_a_word_comes_as_late_as_its_last_token(recipe: Path) -> None:
+    exp = decoded("ctc", PERFECT)
+    path = Path(exp, "decode/test.jsonl")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:  # a piece every 0.1 s; the last one of a word 50 ms behind its end
+        pieces = "▁".join(line["hyp"].split())
+        line["tokens"] = [{"token": piece, "time": round(0.1 * n, 3)} for n, piece in enumerate(pieces)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ends = {
+        u: [(w, 0.1 * (len(" ".join(t.split()[: n + 1])) - 1)) for n, w in enumerate(t.split())]
+        for u, t in TEXTS.items()
+    }
+    ctm = [f"{u} 1 {end - 0.3:.3f} 0.25 {word}\n" for u, words in ends.items() for word, end in words]
+    Path("words.ctm").write_text(";; spoken\n" + "".join(ctm))
+    delay = compared(exp, "--alignment", "words.ctm")["systems"][0]["measures"]["emission_delay_ms"]
+    assert delay["value"] == pytest.approx([50.0, 50.0], abs=1e-6)
+    Path("words.ctm").write_text("u1 1 0.3\n")
+    with pytest.raises(UserError, match="words.ctm:1: no CTM"):
+        compare.main([exp, "--test", "test", "--alignment", "words.ctm"])
+
+
+def test_the_table_fits_a_terminal(recipe: Path) -> None:
+    found = compared(*(decoded(head, wrong(5), head) for head in ("ctc", "transducer", "attention", "hybrid")))
+    out = io.StringIO()
+    _compare_table.show(found, Console(file=out, force_terminal=True, width=100, color_system=None))
+    assert max(len(line) for line in out.getvalue().splitlines()) <= 100

@@ -1,0 +1,27 @@
+"""When a word was emitted, and how late that is."""
+
+from __future__ import annotations
+
+import pytest
+
+from asrtts.metrics.emission import delays, word_times
+
+
+@pytest.mark.parametrize(
+    "pieces, words",
+    [
+        ([("▁G", 0.2), ("O", 0.3), ("▁ON", 0.7)], [("GO", 0.3), ("ON", 0.7)]),
+        ([("G", 0.2), ("O", 0.3), ("<space>", 0.5), ("ON", 0.7)], [("GO", 0.3), ("ON", 0.7)]),
+        ([("▁", 0.1), ("A▁B", 0.4)], [("A", 0.4), ("B", 0.4)]),
+        ([], []),
+    ],
+)
+def test_pieces_become_words(pieces: list[tuple[str, float]], words: list[tuple[str, float]]) -> None:
+    assert word_times(pieces) == words
+
+
+def test_right_words_alone_have_a_delay() -> None:
+    spoken = [("a", 0.5), ("b", 1.0), ("c", 1.5)]
+    emitted = [("a", 0.6), ("x", 0.9), ("y", 1.1), ("c", 1.4)]
+    assert delays("CSIC", ["a", "b", "c"], spoken, emitted) == pytest.approx([0.1, -0.1])
+    assert delays("CSIC", ["a", "b", "d"], spoken, emitted) is None
