@@ -4,7 +4,7 @@
 cd "$(dirname "$0")" || exit
 . ../../../utils/stages.sh
 
-head=ctc  # ctc, transducer, attention or hybrid
+head=ctc  # ctc, transducer, attention, hybrid or transducer_ctc
 exp=      # folder of the run; empty: exp/<head>
 order=6   # of the n-gram, in tokens
 options "$@"
