@@ -1,5 +1,6 @@
 # make demo   train three recognizers on an invented corpus, on this machine (about twelve minutes of processor time)
 # make test   run the tests
+# make bench  measure speed and memory against the peers that are installed: benchmarks/RESULTS.md
 # make lint   ruff and, where it is installed, shellcheck
 # make clean  remove the environment and what the mini recipe made
 
@@ -12,13 +13,17 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint clean
+.PHONY: demo test bench lint clean
 
 demo: $(VENV)/installed-mini
 	cd $(RECIPE) && PATH="$(abspath $(VENV))/bin:$$PATH" && ./run.sh --stop-stage 1 && ./compare.sh
 
 test: $(VENV)/installed-dev
 	$(VENV)/bin/python -m pytest
+
+# PEER_PATH=DIR make bench: peers that pip does not know are found in DIR.
+bench: $(VENV)/installed-dev
+	$(VENV)/bin/python benchmarks/run_all.py
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check

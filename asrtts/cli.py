@@ -13,7 +13,8 @@ from asrtts.registry import UserError, find, names
 from asrtts.storage import REFUSED
 
 # The order in which a recipe uses them; a verb that is not named here stands at the end.
-ORDER = "download prepare tokenize align train average decode synthesize score compare distill quantize export bench"
+ORDER = """download prepare shard tokenize align plan train average lm tune decode synthesize score compare
+    distill quantize export bench"""
 
 
 def main(argv: list[str] | None = None) -> None:

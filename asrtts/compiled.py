@@ -34,10 +34,8 @@ def in_slices(kernel: Callable[..., None], count: int, *args: object, least: int
 
 
 @njit(fastmath={"contract"}, error_model="numpy", nogil=True)
-def exp2(y):
-    """2^y of a float32 between -126 and 126."""
-    n = I32(F32(y + (F32(0.5) if y > F32(0.0) else F32(-0.5))))  # the nearest whole number
-    f = F32(y - F32(n))
+def power_of_two(n, f):
+    """2^(n + f), float32, of a whole number and a float32 between -1/2 and 1/2; the power must be a normal float32."""
     power = F32(F32(F32(F32(F32(F32(F32(F32(F32(F32(C5 * f) + C4) * f) + C3) * f) + C2) * f) + C1) * f) + F32(1.0))
     return I32(power.view(I32) + I32(n << I32(23))).view(F32)  # n is added to the exponent
 

@@ -27,7 +27,9 @@ from asrtts.data.batching import Config as BatchingConfig
 from asrtts.data.batching import Index
 from asrtts.data.features import Config as FeatureConfig
 from asrtts.data.features import Statistics, num_frames
+from asrtts.lm import lm_folder
 from asrtts.registry import UserError, suggestion
+from asrtts.search.language_model import LanguageModel
 from asrtts.text.tokenizer import Tokenizer
 from asrtts.training import checkpoint
 from asrtts.training.journal import LOG
@@ -198,6 +200,11 @@ class Run:
             detail = str(error).strip().splitlines()[-1].strip()
             raise UserError(f"{path}: does not fit {self.folder}/config.yaml ({detail})") from None
         return model.eval()
+
+    def language_models(self, decoding: Decoding, device: torch.device) -> list[tuple[LanguageModel, float]]:
+        """Those that `decoding` names, with their weights. Raises UserError for one of other tokens than the run's."""
+        tokenizer = self.tokenizer
+        return [(lm_folder.load(folder, tokenizer, device), weight) for folder, weight in decoding.lms]
 
     def facts(self) -> dict[str, Any]:
         """run.json, or {} if it is not written yet."""

@@ -1,120 +1,150 @@
-"""Joiner and Transducer loss, forward and backward: time and peak memory of ours against the importable peers.
+"""Joiner and Transducer loss, forward and backward: time and extra memory of ours against whatever peer is there.
 
-    python benchmarks/transducer_loss.py --shape 8,150,30,500 --width 512 --threads 1
+    python benchmarks/transducer_loss.py [--threads 1] [--repeat 3] [--shape 8,150,30,500]
 
-Every way runs in a process of its own, so that its peak memory is its own. Time is CPU time of the process, so that
-other work on the machine disturbs it less. Ratios are against `materialized`: the joiner in plain torch, then the loss.
+logits = weight @ tanh(enc + pred) + bias, of a joiner of width 512; gradients to all four. A peer needs the logits in
+memory; `materialized` is that with our own loss of given logits. Posteriors are of a model that is sure of one
+alignment ("trained") or of none; ours computes in the backward what is alive. The pruned loss is another loss, so it
+stands in rows of its own.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
-import multiprocessing
-import resource
 import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
+from _common import Row, arguments, extra_peak_mib, interleaved, machine, markdown, peer, ratio, version
+from alive_rows import posteriors
 from torch import Tensor
+from transducer_logits import PEERS, SLOW, Shape, packed, random_lens
+from transducer_logits import WAYS as LOSSES
 
-from asrtts.losses.rnnt import rnnt_loss
 from asrtts.losses.rnnt_joiner import rnnt_from_joiner
+from asrtts.losses.rnnt_pruning import kept_cells, simple_rnnt
 
-Way = Callable[..., Tensor]  # enc, pred, weight, bias, tokens, enc_lens, token_lens -> (B,)
-
-
-def logits_of(enc: Tensor, pred: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    hidden = torch.tanh(enc.unsqueeze(2) + pred.unsqueeze(1))
-    return torch.nn.functional.linear(hidden, weight, bias).float()
-
-
-def materialized(enc: Tensor, pred: Tensor, weight: Tensor, bias: Tensor, *lengths: Tensor) -> Tensor:
-    return rnnt_loss(logits_of(enc, pred, weight, bias), *lengths)
+Case = tuple[Tensor, ...]  # enc, pred, weight, bias, tokens, enc_lens, token_lens
+SHAPES: list[Shape] = [(8, 150, 30, 500), (16, 200, 50, 1024), (4, 250, 60, 4233)]
+TINY: Shape = (2, 12, 3, 20)
+WIDTH = 512
+ALIVE = 1e-7  # the threshold of rnnt_from_joiner
+SURE = 0.2  # a loss of 1 to 4, and 28 % of the cells alive at the first shape, 14 % at the last
 
 
-def in_place(enc: Tensor, pred: Tensor, weight: Tensor, bias: Tensor, *lengths: Tensor) -> Tensor:
-    return rnnt_loss(logits_of(enc, pred, weight, bias), *lengths, overwrite_logits=True)
-
-
-def bfloat16(*given: Tensor) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
-        return rnnt_from_joiner(*given)
-
-
-def warprnnt_numba(enc: Tensor, pred: Tensor, weight: Tensor, bias: Tensor, *lengths: Tensor) -> Tensor:
-    from warprnnt_numba import RNNTLossNumba
-
-    return RNNTLossNumba(blank=0, reduction="none")(logits_of(enc, pred, weight, bias), *(x.int() for x in lengths))
-
-
-def torchaudio(enc: Tensor, pred: Tensor, weight: Tensor, bias: Tensor, *lengths: Tensor) -> Tensor:
-    from asrtts.losses.rnnt_backends import rnnt_backend
-
-    return rnnt_backend("torchaudio")(logits_of(enc, pred, weight, bias), *lengths, 0)
-
-
-OURS: dict[str, Way] = {"fused": rnnt_from_joiner, "fused bf16": bfloat16, "in place": in_place}
-# warprnnt_numba walks the lattice in Python on CPU: minutes at real sizes, so it is only run when it is asked for.
-PEERS: dict[str, Way] = {"torchaudio": torchaudio, "warprnnt_numba": warprnnt_numba}
-WAYS = {"materialized": materialized, **OURS, **PEERS}
-
-
-def example(shape: tuple[int, int, int, int], width: int) -> tuple[list[Tensor], tuple[Tensor, Tensor, Tensor]]:
-    """Lengths of 70 to 100 % of the longest, weights of an untrained model (the sparse backward gains more later)."""
+def example(shape: Shape, trained: bool) -> Case:
+    """Trained: at even distances a frame calls for a token, which is only said where the predictor expects it."""
     batch, frames, count, vocab = shape
     generator = torch.Generator().manual_seed(0)
 
-    def lens(longest: int) -> Tensor:
-        return torch.randint(int(0.7 * longest), longest + 1, (batch,), generator=generator).index_fill_(
-            0, torch.tensor([0]), longest
+    def normal(*size: int) -> Tensor:
+        return torch.randn(size, generator=generator)
+
+    weight, tokens = normal(vocab, WIDTH) / WIDTH**0.5, torch.randint(1, vocab, (batch, count), generator=generator)
+    enc_lens, token_lens = random_lens(batch, frames, generator), random_lens(batch, count, generator)
+    enc, pred = 0.5 * normal(batch, frames, WIDTH), 0.5 * normal(batch, count + 1, WIDTH)
+    if trained:
+        weight = 2.0 * weight
+        drawn = SURE * WIDTH**0.5 * weight  # what makes a token likely
+        enc += 1.4 * drawn[0]  # the blank, as long as not both call for a token
+        pred[:, :-1] += drawn[tokens]
+        for b, (t, u) in enumerate(zip(enc_lens.tolist(), token_lens.tolist(), strict=True)):
+            enc[b, torch.arange(u) * t // max(u, 1)] += drawn[tokens[b, :u]]
+    return enc, pred, weight, torch.zeros(vocab), tokens, enc_lens, token_lens
+
+
+def fused(*case: Tensor) -> Tensor:
+    return rnnt_from_joiner(*case)
+
+
+def fused_bf16(*case: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        return rnnt_from_joiner(*case)
+
+
+def pruned(enc: Tensor, pred: Tensor, weight: Tensor, bias: Tensor, *target: Tensor) -> Tensor:
+    """Simple joiner and windows of 5. The simple joiner borrows the true one's weights, which costs what its own do."""
+    simple, posterior = simple_rnnt(enc @ weight.T, pred @ weight.T, *target)
+    return simple + rnnt_from_joiner(enc, pred, weight, bias, *target, kept=kept_cells(posterior, *target[1:], 5))
+
+
+def of_logits(name: str) -> Callable[..., Tensor]:
+    def loss(enc: Tensor, pred: Tensor, weight: Tensor, bias: Tensor, *target: Tensor) -> Tensor:
+        hidden = torch.tanh(enc.unsqueeze(2) + pred.unsqueeze(1))
+        rows = packed(hidden, *target[1:]) if name == "optimized_transducer" else hidden
+        return LOSSES[name](torch.nn.functional.linear(rows, weight, bias), *target)
+
+    return loss
+
+
+OURS = {"fused": fused, "fused bf16": fused_bf16, "pruned": pruned}
+
+
+def ready(name: str, case: Case) -> Callable[[], object]:
+    floats, target = [x.requires_grad_() for x in case[:4]], case[4:]
+    way = OURS.get(name) or of_logits("ours" if name == "materialized" else name)
+    return lambda: torch.autograd.grad(way(*floats, *target).sum(), floats)
+
+
+def prepared(name: str, shape: Shape, trained: bool) -> Callable[[], object]:
+    ready(name, example(TINY, trained))()
+    return ready(name, example(shape, trained))
+
+
+def rows(repeat: int = 3) -> Iterator[Row]:
+    for shape in SHAPES:
+        for trained in (True, False):
+            yield from rows_of(shape, trained, min(repeat, 3))
+
+
+def rows_of(shape: Shape, trained: bool, repeat: int) -> Iterator[Row]:
+    present = [name for name, (_, module, _) in PEERS.items() if peer(module) and name not in SLOW | {"textbook"}]
+    case, names = example(shape, trained), [*OURS, "materialized", *present]
+    times = interleaved({name: ready(name, case) for name in names}, repeat)
+    alive = float((posteriors(case, {}, False) > ALIVE).double().mean())
+    del case
+    peaks = {name: extra_peak_mib(prepared, name, shape, trained) for name in names}
+    kind = f"B,T,U,V {','.join(map(str, shape))}; {'trained' if trained else 'untrained'}, {100 * alive:.0f} % alive"
+
+    def row(ours: str, theirs: str, label: str, products: str, goal: float | None = None) -> Row:
+        mine, other = (statistics.median(times[name]) if name in times else None for name in (ours, theirs))
+        return Row(
+            what="joiner and pruned Transducer loss" if ours == "pruned" else "joiner and Transducer loss",
+            case=f"{kind}; {products}",
+            ours=mine,
+            peer=label,
+            theirs=other,
+            ratio=ratio(times, ours, theirs) if other is not None else None,
+            goal=goal,
+            ours_mib=peaks[ours],
+            theirs_mib=peaks.get(theirs),
+            note="" if other is not None else "not installed",
         )
 
-    def normal(*size: int) -> Tensor:
-        return torch.randn(size, generator=generator).div_(2).requires_grad_()
-
-    floats = [normal(batch, frames, width), normal(batch, count + 1, width), normal(vocab, width), normal(vocab)]
-    tokens = torch.randint(1, vocab, (batch, count), generator=generator)
-    return floats, (tokens, lens(frames), lens(count))
-
-
-def measure(name: str, shape: tuple[int, int, int, int], width: int, threads: int, repeat: int) -> tuple[float, float]:
-    """Median CPU seconds of forward and backward, and extra peak MiB."""
-    torch.set_num_threads(threads)
-
-    def run(floats: list[Tensor], lengths: tuple[Tensor, ...]) -> float:
-        start = time.process_time()
-        torch.autograd.grad(WAYS[name](*floats, *lengths).sum(), floats)
-        return time.process_time() - start
-
-    run(*example((1, 3, 2, 5), 4))  # imports and compilation
-    case = example(shape, width)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds = statistics.median(run(*case) for _ in range(repeat))
-    return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    yield row("fused", "materialized", "the joiner in torch, our loss on logits", "float32")
+    for name, (_, _, package) in PEERS.items():
+        if name not in SLOW | {"textbook"}:
+            label = version(package) if name in present else name
+            yield row("fused", name, label, "float32", goal(shape, trained, False, name))
+            yield row("fused bf16", name, label, "ours in bf16", goal(shape, trained, True, name))
+    yield row("pruned", "fused", "ours, exact", "range 5, float32")
+    yield row("fused bf16", "fused", "ours in float32", "bf16")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", default="8,150,30,500", help="B,T,U,V")
-    parser.add_argument("--width", type=int, default=512, help="J, of the joiner")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--peers", nargs="*", default=["torchaudio"], choices=list(PEERS))
-    args = parser.parse_args()
-    batch, frames, count, vocab = (int(n) for n in args.shape.split(","))
-    missing = [name for name in args.peers if importlib.util.find_spec(name) is None]
-    print(f"B,T,U,V {args.shape}  J {args.width}  threads {args.threads}  torch {torch.__version__}")
-    print(f"logits {batch * frames * (count + 1) * vocab * 4 / 2**20:.0f} MiB; not importable: {missing or 'none'}")
-    base = None
-    for name in ["materialized", *OURS, *(p for p in args.peers if p not in missing)]:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            shape = (batch, frames, count, vocab)
-            seconds, peak = pool.apply(measure, (name, shape, args.width, args.threads, args.repeat))
-        base = base or seconds
-        print(f"{name:16} {1e3 * seconds:8.0f} ms  {seconds / base:6.2f}  {peak:7.0f} MiB", flush=True)
+def goal(shape: Shape, trained: bool, in_bf16: bool, name: str) -> float | None:
+    """Of the best exact peer on a CPU."""
+    if name != "optimized_transducer":
+        return None
+    if not trained:
+        return None if in_bf16 else 0.85
+    return {4233: 0.22 if in_bf16 else 0.45, 1024: None if in_bf16 else 0.40}.get(shape[3])
 
 
 if __name__ == "__main__":
-    main()
+    parser = arguments(__doc__)
+    parser.set_defaults(repeat=3)
+    parser.add_argument("--shape", help="B,T,U,V (default: three of them)")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.shape:
+        SHAPES[:] = [tuple(int(n) for n in args.shape.split(","))]
+    print(machine(), markdown(rows(args.repeat)), sep="\n\n")

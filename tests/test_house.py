@@ -20,7 +20,7 @@ FLOORS = {
     5: ["cli", "__main__"],
     4: ["bin"],
     3: ["corpora", "alignment", "experiment"],
-    2: ["asr", "tts", "data", "training", "ondevice"],
+    2: ["asr", "lm", "tts", "data", "training", "ondevice"],
     1: ["nn", "losses", "search", "text", "metrics"],
     0: ["config", "registry", "storage", "compiled"],
 }

@@ -20,6 +20,7 @@ TOP = Path(__file__).resolve().parents[1]
 RECIPES = sorted(path.parent for path in TOP.glob("egs/*/asr/run.sh"))
 CONFS = sorted(path for recipe in RECIPES for path in recipe.glob("conf/**/*.yaml") if path.name != "encoder.yaml")
 HEADS = {"ctc", "transducer", "attention", "hybrid"}
+MIXES = {"hybrid": {"ctc", "attention"}, "transducer_ctc": {"ctc", "transducer"}}
 HEAD_KEYS = {"base", "heads", "decoding"}
 
 
@@ -102,11 +103,11 @@ def test_settings_build_their_model(conf):
 @pytest.mark.parametrize("folder", sorted({conf.parent for conf in CONFS}), ids=name)
 def test_the_heads_of_a_recipe_share_everything_but_the_head(folder):
     settings = {conf.stem: experiment.load(conf) for conf in folder.glob("*.yaml") if conf.name != "encoder.yaml"}
-    assert set(settings) == HEADS
+    assert HEADS <= set(settings) <= HEADS | set(MIXES)
     shared = [s.model_dump(mode="json", exclude={"heads", "decoding"}) for s in settings.values()]
     assert all(one == shared[0] for one in shared)
     for head, s in settings.items():
-        assert set(s.heads) == ({"ctc", "attention"} if head == "hybrid" else {head})
+        assert set(s.heads) == MIXES.get(head, {head})
 
 
 @pytest.mark.parametrize("folder", sorted({conf.parent for conf in CONFS}), ids=name)
@@ -128,3 +129,12 @@ def test_the_file_of_a_head_holds_the_head_alone(conf):
 def test_a_misspelled_head_is_answered_with_the_nearest():
     with pytest.raises(UserError, match="did you mean 'transducer'"):
         config.read_yaml(TOP / "egs/mini/asr/conf/transduser.yaml")
+
+
+@pytest.mark.parametrize("recipe", [r for r in RECIPES if (r / "with_lm.sh").is_file()], ids=name)
+def test_with_lm_decodes_what_run_sh_trained_and_scores_it_beside_the_result_without(recipe):
+    for head in sorted(HEADS):
+        commands = lines(recipe / "with_lm.sh", "--head", head)
+        assert [check(command, recipe) for command in commands] == ["lm", "tune", "decode", "score"]
+        trained = next(c for c in lines(recipe / "run.sh", "--head", head) if c[1] == "train")
+        assert {command[2] for command in commands[1:]} == {trained[3]}

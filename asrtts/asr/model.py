@@ -6,7 +6,7 @@ The encoder is built under its own seed, so its starting weights are bit-identic
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from asrtts.config import Settings
 from asrtts.registry import UserError, find, names, suggestion
 from asrtts.search.hypothesis import Hypothesis
+from asrtts.search.language_model import Fusion, LanguageModel
 
+GREEDY_CTC = "ctc_greedy"
 JOINT = "joint_beam"  # the one search of two heads: attention with CTC prefix scores
 
 
@@ -33,7 +35,11 @@ class Decoding(Settings):
     beam: int = Field(10, ge=1)
     nbest: int = Field(1, ge=1)
     ctc_weight: float = Field(0.3, ge=0.0, le=1.0)  # joint_beam: share of the CTC prefix score
-    length_bonus: float = 0.0  # attention and joint beam: added for every token
+    length_bonus: float = 0.0  # added for every token; of no use to greedy CTC
+    lm: str | None = None  # folder of a language model (`asrtts lm`)
+    lm_weight: float = Field(0.3, ge=0.0)
+    lodr: str | None = None  # folder of an n-gram of the training text, order 2: its scores are subtracted
+    lodr_weight: float = Field(0.1, ge=0.0)
 
     @field_validator("method")
     @classmethod
@@ -41,6 +47,12 @@ class Decoding(Settings):
         if method != "auto" and method not in methods():
             raise ValueError(f"there is no '{method}'{suggestion(method, ['auto', *methods()])}")
         return method
+
+    @property
+    def lms(self) -> list[tuple[str, float]]:
+        """Folder and weight of the language models that have a say."""
+        weights = ((self.lm, self.lm_weight), (self.lodr, -self.lodr_weight))
+        return [(folder, weight) for folder, weight in weights if folder is not None and weight]
 
 
 class AsrModel(nn.Module):
@@ -59,7 +71,7 @@ class AsrModel(nn.Module):
         super().__init__()
         if not heads:
             raise UserError("heads: at least one is needed, e.g. heads: {ctc: 1.0}")
-        self.feat_dim = feat_dim
+        self.feat_dim, self.vocab_size = feat_dim, vocab_size
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.encoder = find("asrtts.asr.encoders", encoder.name).Encoder(encoder, feat_dim)
@@ -99,25 +111,49 @@ class AsrModel(nn.Module):
                     f"decoding.method {decoding.method} needs a {missing[0]} head; "
                     f"this model has: {', '.join(self.heads)}"
                 )
+            if decoding.lms and decoding.method == GREEDY_CTC:
+                raise UserError(
+                    f"decoding.method {GREEDY_CTC} takes each frame alone, so that no language model can help it; "
+                    "wanted method=ctc_prefix_beam"
+                )
             return decoding.method
         main = max(self.heads, key=lambda head: (self.weights[head], head != "ctc"))  # CTC is the field's helper
         if {"attention", "ctc"} == set(self.heads) and decoding.ctc_weight > 0:
             return JOINT
-        return f"{main}_{self.heads[main].searches[0]}"
+        return f"{main}_{self.heads[main].searches[-1 if decoding.lms else 0]}"
 
     def leader(self, decoding: Decoding) -> nn.Module:
         """The head whose hypotheses the search grows: attention in the joint one."""
         return self.heads[_heads_of(self.method(decoding))[0]]
 
     @torch.no_grad()
-    def search(self, feats: Tensor, feat_lens: Tensor, decoding: Decoding) -> list[list[Hypothesis]]:
-        """n-best lists of a batch (B, T, F); each entry's frames count encoder frames."""
-        enc, enc_lens = self.encoder(feats, feat_lens)
+    def search(
+        self,
+        feats: Tensor,
+        feat_lens: Tensor,
+        decoding: Decoding,
+        lms: Sequence[tuple[LanguageModel, float]] = (),
+    ) -> list[list[Hypothesis]]:
+        """n-best lists of a batch (B, T, F); each entry's frames count encoder frames. lms: with their weights."""
+        return self.search_encoded(*self.encoder(feats, feat_lens), decoding, lms)
+
+    @torch.no_grad()
+    def search_encoded(
+        self,
+        enc: Tensor,
+        enc_lens: Tensor,
+        decoding: Decoding,
+        lms: Sequence[tuple[LanguageModel, float]] = (),
+    ) -> list[list[Hypothesis]]:
+        """As `search`, of what the encoder gave (B, T, D)."""
         method = self.method(decoding)
-        wide = {"beam": decoding.beam, "nbest": decoding.nbest}
+        wide: dict[str, Any] = {"beam": decoding.beam, "nbest": decoding.nbest}
         if method == JOINT:
             wide.update(ctc=self.heads["ctc"].log_probs(enc), ctc_weight=decoding.ctc_weight)
         head = _heads_of(method)[0]
+        bonus = 0.0 if head == "attention" else decoding.length_bonus  # that search counts tokens itself
+        if lms or (bonus and method != GREEDY_CTC):
+            wide["lm"] = Fusion(self.vocab_size, lms, bonus)
         if head == "attention":
             return self.heads[head].search(enc, enc_lens, length_bonus=decoding.length_bonus, **wide)
         return self.heads[head].search(enc, enc_lens, method=method.removeprefix(f"{head}_"), **wide)

@@ -22,6 +22,7 @@ FREE = ("heads.", "decoding.", "data.", "seed")
 # What a decoding's summary says of its machine, its test set and its own head; all else is search effort.
 NOT_EFFORT = ("method", "ctc_weight", "rtf", "threads", "device", "seconds", "utterances")
 NOT_EFFORT += ("peak_memory_mb", "peak_gpu_memory_mb")
+NOT_EFFORT += ("length_bonus", "lm_weight", "lodr_weight")  # chosen on dev for each system; which models is effort
 # What run.json says, in a reader's words.
 FACTS = {
     "data_hash": "training data",

@@ -43,6 +43,8 @@ class DecodeSummary(Record):
     method: str | None = None
     beam: NonNegativeInt | None = None
     rtf: NonNegativeFloat | None = None
+    lm: str | None = None
+    lm_weight: float | None = None
 
 
 class DecodeCost(DecodeSummary):

@@ -118,7 +118,8 @@ def _percent(value: float | None) -> str:
 
 def _search(decode: dict[str, Any]) -> str:
     method = decode["method"] or "-"
-    return f"{method} {decode['beam']}" if (decode["beam"] or 1) > 1 else method
+    wide = f"{method} {decode['beam']}" if (decode["beam"] or 1) > 1 else method
+    return f"{wide} + LM" if decode["lm"] else wide
 
 
 def _parameters(count: int | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from asrtts.data import augmentation, batching
 from asrtts.data.dataset import UtteranceDataset
 from asrtts.data.utterance import Utterance
 from asrtts.experiment import Run, refuse_too_short
-from asrtts.registry import UserError
+from asrtts.registry import UserError, suggestion
 from asrtts.search.hypothesis import Hypothesis
+from asrtts.search.language_model import LanguageModel
 from asrtts.text.tokenizer import Tokenizer
 from asrtts.training import memory, parallel
 
@@ -31,6 +33,8 @@ def parser() -> ArgumentParser:
     args.add_argument("manifest", help="e.g. data/test")
     searched = "e.g. method=ctc_prefix_beam beam=10 nbest=5"
     args.add_argument("settings", nargs="*", default=[], metavar="key=value", help=searched)
+    args.add_argument("--tuned", metavar="NAME", help="settings that `asrtts tune` chose; the result is MANIFEST_NAME")
+    args.add_argument("--name", help="of the result, beside others of this manifest (default: the manifest's)")
     args.add_argument("--weights", default="model", help="file of weights in the run's folder, without .safetensors")
     args.add_argument("--batch-seconds", type=float, default=60.0, help="padded audio in a batch (default: 60)")
     args.add_argument("--threads", type=int, default=0, help="default: all cores; 1 to compare RTFs")
@@ -44,7 +48,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--threads {args.threads}: wanted 1 or more, or 0 for all cores")
     torch.set_num_threads(args.threads or parallel.cores())
     run = Run.open(args.exp)
-    values = run.experiment.decoding.model_dump()
+    values = tuned(run, args.tuned) if args.tuned else run.experiment.decoding.model_dump()
     config.put_overrides(values, args.settings)
     decoding = config.build(Decoding, values, "decode")
     cut = config.build(batching.Config, {"seconds": args.batch_seconds}, "--batch-seconds")
@@ -52,16 +56,21 @@ def main(argv: list[str]) -> None:
     index = batching.Index(args.manifest)
     model = run.load_model(args.weights).to(device)
     refuse_too_short(index, run.experiment.features, model)
+    method, lms = model.method(decoding), run.language_models(decoding, device)
+    name = "_".join(part for part in (index.path.stem, args.tuned) if part) if args.name is None else args.name
+    if not name or name != Path(name).name:
+        raise UserError(f"--name '{name}': wanted a bare name, e.g. test_lm")
 
     began = time.monotonic()
-    lines, spent = decode(model, run, index, decoding, device, cut)
-    goal = run.folder / "decode" / f"{index.path.stem}.jsonl"
+    lines, spent = decode(model, run, index, decoding, device, cut, lms)
+    goal = run.folder / "decode" / f"{name}.jsonl"
     audio_seconds = sum(line["seconds"] for line in lines)
-    method = model.method(decoding)
     summary = {
         "method": method,
         "beam": 1 if method.endswith("greedy") else decoding.beam,
         "ctc_weight": decoding.ctc_weight if method == "joint_beam" else None,
+        "length_bonus": decoding.length_bonus,
+        **{key: value for key, value in decoding.model_dump().items() if key.startswith(("lm", "lodr")) and lms},
         "weights": args.weights,
         "rtf": round(spent / audio_seconds, 5),
         "threads": torch.get_num_threads(),
@@ -71,14 +80,23 @@ def main(argv: list[str]) -> None:
         "precision": "float32",
         **memory.peak(device),
     }
-    storage.write(goal.with_suffix(".summary.json"), json.dumps(summary, indent=1) + "\n")
+    storage.write(goal.with_name(f"{name}.summary.json"), json.dumps(summary, indent=1) + "\n")
     # last: it ends the stage
     storage.write(goal, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     print(
-        f"{goal}: {len(lines)} utterances, {audio_seconds / 60:.1f} min of audio by {method} in "
+        f"{goal}: {len(lines)} utterances, {audio_seconds / 60:.1f} min of audio by {method}{with_lm(decoding)} in "
         f"{time.monotonic() - began:.1f} s, RTF {summary['rtf']:.4f}",
         file=sys.stderr,
     )
+
+
+def tuned(run: Run, name: str) -> dict[str, Any]:
+    """The settings in EXP/tuned/NAME.yaml. Raises UserError if there are none."""
+    path = run.folder / "tuned" / f"{name}.yaml"
+    if not path.is_file():
+        near = suggestion(name, [p.stem for p in path.parent.glob("*.yaml")])
+        raise UserError(f"{path}: nothing was tuned by this name{near}; `asrtts tune {run.folder} data/dev lm=...`")
+    return config.load(path, Decoding).model_dump()
 
 
 def decode(
@@ -88,6 +106,7 @@ def decode(
     decoding: Decoding,
     device: torch.device,
     cut: batching.Config,
+    lms: Sequence[tuple[LanguageModel, float]] = (),
 ) -> tuple[list[dict[str, Any]], float]:
     """One record for each utterance, in the manifest's order, and the seconds that were spent.
 
@@ -103,11 +122,17 @@ def decode(
         count = len(indices)
         began = time.perf_counter()
         batch = dataset[batching.Request(0, 0, tuple(indices.tolist()), (1.0,) * count, count)]
-        found = model.search(batch["feats"].to(device), batch["feat_lens"].to(device), decoding)
+        found = model.search(batch["feats"].to(device), batch["feat_lens"].to(device), decoding, lms)
         spent += time.perf_counter() - began
         for row, hyps in zip(indices.tolist(), found, strict=True):
             records[row] = record(index[row], hyps, tokenizer, frame_seconds, method)
     return [records[row] for row in range(len(index))], spent
+
+
+def with_lm(decoding: Decoding) -> str:
+    """How the language models are weighed, e.g. " with 0.3 exp/lm - 0.1 exp/lodr"; nothing without one."""
+    terms = "".join(f" {'-' if weight < 0 else '+'} {abs(weight):g} {folder}" for folder, weight in decoding.lms)
+    return f" with{terms.removeprefix(' +')}" if terms else ""
 
 
 def record(

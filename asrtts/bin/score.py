@@ -21,30 +21,41 @@ def parser() -> ArgumentParser:
     options.add_argument(
         "--on", required=True, metavar="TEST", help="the manifest that was decoded; a bare name is looked for in data/"
     )
+    options.add_argument(
+        "--name",
+        action="append",
+        metavar="NAME",
+        help="of `decode --name`, also several times (default: the manifest's)",
+    )
     options.add_argument("--json", action="store_true", help="print JSON instead of the table")
     return options
 
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    name, utterances = _decoded.references(args.on)
+    on, utterances = _decoded.references(args.on)
+    names = list(dict.fromkeys(args.name or [on]))
     # Every mistake is found before the first file is written.
     exps = list(dict.fromkeys(args.exp))
-    read = [(exp, _hypotheses(exp, name, utterances), *_settings(exp, name)) for exp in exps]
+    read = [(exp, name, _hypotheses(exp, name, utterances), *_settings(exp, name)) for exp in exps for name in names]
     scores = []
-    for exp, hyps, summary, run in read:
+    for exp, name, hyps, summary, run in read:
         folder, levels = exp / "score" / name, _levels(exp)
-        score = {"system": _decoded.label(exp, exps), "on": name, "utterances": len(utterances)}
+        label = _decoded.label(exp, exps) + (f" {name}" if len(names) > 1 else "")
+        score = {"system": label, "on": on, "name": name, "utterances": len(utterances)}
         score |= {level: _score(exp, folder / level, split, utterances, hyps) for level, split in levels.items()}
         score |= {"decode": summary.model_dump(), "run": run.model_dump()}
+        if run.family is not None and len(names) > 1:
+            score["run"]["family"] = f"{run.family} {name}"  # a mean is over seeds, not over ways to decode
         storage.write(folder / "score.json", _json(score))
         scores.append(score)
     families = _score_table.families(scores)
     if args.json:
-        print(_json({"on": name, "systems": scores, "families": families}), end="")
+        print(_json({"on": on, "systems": scores, "families": families}), end="")
         return
     _score_table.show(scores, families)
-    print(f"alignments: {exps[0] if len(exps) == 1 else '<exp>'}/score/{name}/{{{','.join(levels)}}}/result.txt")
+    where = names[0] if len(names) == 1 else "<name>"
+    print(f"alignments: {exps[0] if len(exps) == 1 else '<exp>'}/score/{where}/{{{','.join(levels)}}}/result.txt")
 
 
 def _hypotheses(exp: Path, name: str, utterances: dict[str, Utterance]) -> dict[str, str]:

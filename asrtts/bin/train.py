@@ -108,16 +108,7 @@ def training_batches(
     rank: int,
     world: int,
 ) -> Iterator[dict]:
-    dataset = UtteranceDataset(
-        index,
-        settings.features,
-        run.statistics,
-        tokenizer.encode,
-        augment=settings.augmentation,
-        views=views,
-        seed=settings.seed,
-        round_frames=round_frames(settings),
-    )
+    dataset = training_data(settings, index, run.statistics, tokenizer, views)
     requests = batching.requests(
         settings.batching,
         settings.augmentation,
@@ -131,13 +122,30 @@ def training_batches(
     return batches(dataset, requests, settings.training.workers)
 
 
+def training_data(
+    settings: Experiment, index: batching.Index, statistics: features.Statistics, tokenizer: Tokenizer, views: int
+) -> UtteranceDataset:
+    return UtteranceDataset(
+        index,
+        settings.features,
+        statistics,
+        tokenizer.encode,
+        augment=settings.augmentation,
+        views=views,
+        seed=settings.seed,
+        round_frames=round_frames(settings),
+    )
+
+
 def validation(
     settings: Experiment, index: batching.Index, run: Run, tokenizer: Tokenizer, model: AsrModel, device: torch.device
 ) -> Callable[[], dict[str, float]]:
     """Loss and token error rate (by the cheapest search of the heads) on the dev manifest."""
     rounded = round_frames(settings)
     dataset = UtteranceDataset(index, settings.features, run.statistics, tokenizer.encode, round_frames=rounded)
-    greedy = settings.decoding.model_copy(update={"beam": 1, "nbest": 1, "method": "auto", "ctc_weight": 0.0})
+    greedy = settings.decoding.model_copy(
+        update={"beam": 1, "nbest": 1, "method": "auto", "ctc_weight": 0.0, "lm": None, "lodr": None}
+    )
     plan = list(batching.epoch_batches(settings.batching, augmentation.NONE, index.seconds, 0, 0))
 
     def measure() -> dict[str, float]:

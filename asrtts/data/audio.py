@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 
 from asrtts.data.utterance import Utterance
 from asrtts.registry import UserError
+
+TAR_BLOCK = 512  # bytes; a member's header stands in the block before its data
 
 
 def read(utterance: Utterance, sample_rate: int) -> np.ndarray:
@@ -19,7 +22,7 @@ def read(utterance: Utterance, sample_rate: int) -> np.ndarray:
     import soundfile  # here, so that reading a manifest does not load libsndfile
 
     try:
-        with soundfile.SoundFile(utterance.audio) as sound:
+        with soundfile.SoundFile(stored(utterance)) as sound:
             rate = sound.samplerate
             sound.seek(min(round(utterance.start * rate), sound.frames))
             count = round(utterance.seconds * rate) if utterance.seconds else -1
@@ -39,6 +42,26 @@ def read(utterance: Utterance, sample_rate: int) -> np.ndarray:
             f"the file has only {len(mono) / rate:.2f} s there; run `asrtts prepare` again (stage 1)"
         )
     return resample(np.ascontiguousarray(mono), rate, sample_rate)
+
+
+def stored(utterance: Utterance) -> str | io.BytesIO:
+    """What libsndfile reads: the path of the audio file, or the bytes of it that a tar shard holds.
+
+    Raises:
+        OSError: the shard is gone or ends before, or another utterance is at that place.
+    """
+    if not utterance.size:
+        return utterance.audio
+    with open(utterance.audio, "rb") as shard:
+        shard.seek(max(0, utterance.offset - TAR_BLOCK))
+        header, data = shard.read(TAR_BLOCK), shard.read(utterance.size)
+    if len(data) < utterance.size:
+        raise OSError(f"the shard ends {utterance.size - len(data)} bytes too early; copy or write it again")
+    name = header[:100].rstrip(b"\0")  # a longer one is cut off here
+    stem = name.rpartition(b"/")[2].rpartition(b".")[0].decode(errors="replace")
+    if len(name) < 100 and stem != utterance.utt_id.rpartition("/")[2]:
+        raise OSError("the shard has changed since the manifest was made: another file is at that place")
+    return io.BytesIO(data)
 
 
 def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:

@@ -97,9 +97,9 @@ class _Requests:
 
 
 def start_early(workers: int) -> None:
-    """Let the process that workers are forked from import torch now, while the caller reads and builds other things."""
+    """Let the process that workers are forked from import what they need, while the caller reads and builds."""
     if workers:
-        multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
+        multiprocessing.get_context("forkserver").set_forkserver_preload([__name__, "asrtts.data.fbank_kernels"])
         forkserver.ensure_running()
 
 

@@ -189,7 +189,7 @@ def _overlaps(seen: Iterable[Seen]) -> Iterator[Finding]:
     recordings = defaultdict(list)
     for s in seen:
         if s.audio.digest:
-            recordings[s.utterance.audio, s.utterance.channel].append(s)
+            recordings[s.utterance.audio, s.utterance.offset, s.utterance.channel].append(s)
     for segments in recordings.values():
         segments.sort(key=lambda s: s.utterance.start)
         for a, b in zip(segments, segments[1:], strict=False):

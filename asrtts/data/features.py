@@ -1,8 +1,9 @@
 """The one definition of log mel filter bank features (fbank), Kaldi-compatible, and their normalization.
 
 Povey window, pre-emphasis 0.97, DC removed per frame, frames centred on the hop (Kaldi's snip_edges=false),
-no dither, samples on the 16-bit scale. Hundreds of frames at a time are one strided view, one real FFT and a product
-with the mel filters: several times as fast as the frame-by-frame C++ of kaldi-native-fbank, within 3e-3 in log.
+no dither, samples on the 16-bit scale. Hundreds of frames at a time are windowed by one compiled loop, transformed by
+one real FFT and multiplied with the mel filters: eight times as fast as the frame-by-frame C++ of kaldi-native-fbank,
+within 3e-3 in log.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from asrtts.registry import UserError
 
 PREEMPHASIS = 0.97
 FLOOR = 1.1920928955078125e-07  # float32 epsilon, Kaldi's floor below the logarithm
-CHUNK_FRAMES = 512  # 512 x 512 floats (1 MiB) stay in the cache; 2048 take a third longer
-FILTER_BLOCK = 20  # mel filters in one product
+CHUNK_FRAMES = 1024  # multiplied with the mel filters at a time
+FFT_FRAMES = 128  # transformed at a time: 256 KiB of samples, and as much of spectrum, stay in the cache of a core
+FILTER_BLOCK = 16  # mel filters in one product; all 80 at once, mostly zeros, take three times as long
 
 
 class Config(Settings):
@@ -81,18 +83,22 @@ def fbank(config: Config, waves: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     """
     size, hop = config.frame, config.hop
     lens = [num_frames(config, len(wave)) for wave in waves]
-    feats = torch.zeros(len(waves), max(lens, default=0), config.num_bins)
+    feats = torch.empty(len(waves), max(lens, default=0), config.num_bins)
     # Made once, as fresh memory costs as much as the FFT. Beyond a frame it stays zero, which pads the FFT.
-    windowed = torch.zeros(min(CHUNK_FRAMES, sum(lens) + len(lens) * (size // hop)), _tables(config)[2])
+    room = min(CHUNK_FRAMES, sum(lens) + len(lens) * (size // hop))
+    windowed = np.zeros((min(FFT_FRAMES, room), _tables(config)[2]), dtype=np.float32)
+    power = np.empty((room, windowed.shape[1] // 2), dtype=np.float32)
     for rows in _chunks(lens):
         # One line of samples, each utterance reflected at its edges; frames that lie across two of them are not used.
         starts = np.cumsum([0] + [lens[row] + size // hop for row in rows]).tolist()  # in hops
         line = np.empty(starts[-1] * hop, dtype=np.float32)
         for row, start, end in zip(rows, starts, starts[1:], strict=False):
             _reflect(waves[row], line[start * hop : end * hop], size // 2 - hop // 2)
-        logs = _log_mel(config, torch.from_numpy(line), windowed)
+        mel = _mel_energies(config, line, windowed, power)
         for row, start in zip(rows, starts, strict=False):
-            feats[row, : lens[row]] = logs[start : start + lens[row]]
+            torch.log(mel[start : start + lens[row]], out=feats[row, : lens[row]])
+    for row, length in enumerate(lens):
+        feats[row, length:] = 0
     return feats, torch.tensor(lens, dtype=torch.int64)
 
 
@@ -166,38 +172,36 @@ def _reflect(wave: np.ndarray, line: np.ndarray, left: int) -> None:
         line[:] = np.pad(wave, (left, max(0, right)), mode="symmetric")[: len(line)]
 
 
-def _log_mel(config: Config, line: Tensor, windowed: Tensor) -> Tensor:
-    """(T, F) of the frames that start at every hop of a line (S,); `windowed` is room to work in."""
-    size, hop = config.frame, config.hop
+def _mel_energies(config: Config, line: np.ndarray, windowed: np.ndarray, power: np.ndarray) -> Tensor:
+    """(T, F) of the frames that start at every hop of a line (S,); `windowed` and `power` are room to work in."""
+    from asrtts.data import fbank_kernels as kernels
+
+    hop = config.hop
     window, blocks, _ = _tables(config)
-    count = (len(line) - size) // hop + 1
+    count = (len(line) - config.frame) // hop + 1
     out = torch.empty(count, config.num_bins)
-    for start in range(0, count, len(windowed)):
-        rows = slice(start, min(start + len(windowed), count))
-        y = windowed[: rows.stop - start]
-        part = line[start * hop : (rows.stop - 1) * hop + size]
-        # Kaldi takes the mean from a frame, then the pre-emphasis. The other way round it is one pass over the samples,
-        # not over overlapping frames, and the mean is left with weight 0.03. (A frame's first sample has no
-        # predecessor, but the window makes it zero.)
-        mean = part.as_strided((len(y), size), (hop, 1)).mean(1, keepdim=True)
-        emphasized = torch.sub(part[1:], part[:-1], alpha=PREEMPHASIS).as_strided((len(y), size - 1), (hop, 1))
-        torch.sub(emphasized, mean, alpha=1 - PREEMPHASIS, out=y[:, 1:size]).mul_(window)
-        # Real and imaginary parts stand side by side; the filters name each bin twice, which sums the two squares.
-        parts = torch.view_as_real(torch.fft.rfft(y)).flatten(1).square_()
+    for start in range(0, count, len(power)):
+        rows = slice(start, min(start + len(power), count))
+        squares = power[: rows.stop - start]
+        for at in range(0, len(squares), len(windowed)):
+            frames = windowed[: len(squares) - at]
+            kernels.window_frames(line[(start + at) * hop :], hop, window, PREEMPHASIS, frames)
+            spectrum = torch.view_as_real(torch.fft.rfft(torch.from_numpy(frames)))
+            kernels.power(spectrum.flatten(1).numpy(), squares[at : at + len(frames)])
         for bins, filters, mel in blocks:
-            torch.mm(parts[:, bins], mel, out=out[rows, filters])
-    return out.clamp_min_(FLOOR).log_()
+            torch.mm(torch.from_numpy(squares[:, bins]), mel, out=out[rows, filters])
+    return out.clamp_min_(FLOOR)
 
 
 @lru_cache(maxsize=8)
-def _tables(config: Config) -> tuple[Tensor, list[tuple[slice, slice, Tensor]], int]:
-    """Povey window without its first sample, scaled (size - 1,), mel filters, and the FFT's length, a power of two.
+def _tables(config: Config) -> tuple[np.ndarray, list[tuple[slice, slice, Tensor]], int]:
+    """Povey window, scaled (size,), mel filters, and the FFT's length, a power of two.
 
     A mel filter is zero but for a few bins, so the filters are cut into blocks: (FFT bins, filters, weights of these).
     """
     size = config.frame
     padded = 1 << (size - 1).bit_length()
-    n = torch.arange(1, size, dtype=torch.float64)
+    n = torch.arange(size, dtype=torch.float64)
     window = (0.5 - 0.5 * torch.cos(2 * math.pi * n / (size - 1))) ** 0.85
     edges = torch.linspace(_mel(config.low_hz), _mel(config.top_hz), config.num_bins + 2, dtype=torch.float64)
     bins = torch.tensor(
@@ -205,14 +209,14 @@ def _tables(config: Config) -> tuple[Tensor, list[tuple[slice, slice, Tensor]], 
     )  # Kaldi leaves the Nyquist bin out
     rising = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
-    mel = torch.minimum(rising, falling).clamp_min(0).float().repeat_interleave(2, dim=0)
+    mel = torch.minimum(rising, falling).clamp_min(0).float()
     blocks = []
     for start in range(0, config.num_bins, FILTER_BLOCK):
         filters = slice(start, min(start + FILTER_BLOCK, config.num_bins))
         used = mel[:, filters].any(1).nonzero().flatten().tolist() or [0]
         rows = slice(used[0], used[-1] + 1)
         blocks.append((rows, filters, mel[rows, filters].contiguous()))
-    return (window * 32768.0).float(), blocks, padded  # Kaldi's scale: 16-bit integers
+    return (window * 32768.0).float().numpy(), blocks, padded  # Kaldi's scale: 16-bit integers
 
 
 def _mel(hz: float) -> float:

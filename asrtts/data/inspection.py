@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from asrtts.data import audio
 from asrtts.data.utterance import Utterance
 
 VERSION = 2  # of what is looked for: another number, and everything is inspected again
@@ -45,8 +47,9 @@ def inspect(utterance: Utterance, limits: Limits) -> Inspection:
     import soundfile  # here, so that `asrtts prepare --help` does not load libsndfile
 
     try:
-        promised = promise(Path(utterance.audio))
-        with soundfile.SoundFile(utterance.audio) as sound:
+        source = audio.stored(utterance)
+        promised = promise(source)
+        with soundfile.SoundFile(source) as sound:
             rate, channels, frames = sound.samplerate, sound.channels, sound.frames
             first = round(utterance.start * rate)
             wanted = round(utterance.seconds * rate) if utterance.seconds else max(frames - first, 0)
@@ -98,22 +101,23 @@ def _read(sound: Any, wanted: int) -> np.ndarray:
         return np.concatenate(blocks)
 
 
-def promise(path: Path) -> tuple[int, int] | None:
+def promise(source: str | BinaryIO) -> tuple[int, int] | None:
     """(bytes of audio that the header promises, bytes that follow it); None where the format does not say so.
 
     libsndfile quietly shortens a wav or NIST SPHERE file to what is there, so its frame count never shows a lost end.
     """
-    with open(path, "rb") as file:
-        magic = file.read(12)
+    with open(source, "rb") if isinstance(source, str) else nullcontext(source) as file:
+        size, magic = file.seek(0, os.SEEK_END), file.seek(0) or file.read(12)
+        found = None
         if magic.startswith(b"NIST_1A"):
-            return _sphere(file)
-        if magic[:4] == b"RIFF" and magic[8:] == b"WAVE":
-            return _wav(file)
-    return None
+            found = _sphere(file, size)
+        elif magic[:4] == b"RIFF" and magic[8:] == b"WAVE":
+            found = _wav(file, size)
+        file.seek(0)
+    return found
 
 
-def _wav(file: BinaryIO) -> tuple[int, int] | None:
-    size = os.fstat(file.fileno()).st_size
+def _wav(file: BinaryIO, size: int) -> tuple[int, int] | None:
     while len(head := file.read(8)) == 8:
         name, length = struct.unpack("<4sI", head)
         if name == b"data":
@@ -122,7 +126,7 @@ def _wav(file: BinaryIO) -> tuple[int, int] | None:
     return None
 
 
-def _sphere(file: BinaryIO) -> tuple[int, int] | None:
+def _sphere(file: BinaryIO, size: int) -> tuple[int, int] | None:
     file.seek(8)
     length = int(file.read(8).strip() or 0)
     file.seek(0)
@@ -133,7 +137,7 @@ def _sphere(file: BinaryIO) -> tuple[int, int] | None:
     if "shorten" in fields.get("sample_coding", "") or not fields.get("sample_count", "").isdigit():
         return None  # compressed: the count says nothing about bytes
     per_frame = int(fields.get("sample_n_bytes", 2)) * int(fields.get("channel_count", 1))
-    return int(fields["sample_count"]) * per_frame, os.fstat(file.fileno()).st_size - length
+    return int(fields["sample_count"]) * per_frame, size - length
 
 
 def _of_samples(mono: np.ndarray, seconds: float, limits: Limits) -> list[tuple[str, str]]:

@@ -30,7 +30,8 @@ def keys(listed: Sequence[Utterance], limits: Limits) -> list[str]:
             stats[audio] = (stat.st_size, stat.st_mtime_ns)
         except OSError:
             stats[audio] = (-1, -1)
-    parts = ((VERSION, limits, u.audio, stats[u.audio], u.start, u.seconds, u.channel) for u in listed)
+    places = ((u.audio, stats[u.audio], u.offset, u.size, u.start, u.seconds, u.channel) for u in listed)
+    parts = ((VERSION, limits, *place) for place in places)
     return [hashlib.blake2b(repr(part).encode(), digest_size=12).hexdigest() for part in parts]
 
 

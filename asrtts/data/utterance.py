@@ -20,3 +20,5 @@ class Utterance:
     seconds: float = 0.0  # duration
     sample_rate: int = 0  # of the file, in Hz
     channel: int = 0  # of a file with several
+    offset: int = 0  # bytes into a tar shard, where the audio file begins
+    size: int = 0  # its bytes; 0: `audio` is the audio file itself

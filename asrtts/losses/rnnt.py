@@ -1,14 +1,18 @@
 """The Transducer loss of given logits: exact, summed over all alignments (Graves 2012).
 
-The log-softmax is never stored: a tile of rows is read once for its log-sum, the lattice gives each row the posteriors
-of its two edges, and the backward reads the row a second time: d/dz = (p_blank + p_label) softmax(z) - onehots.
+The log-softmax is never stored: each row is read once for its log-sum, the lattice gives it the posteriors of its two
+edges, and the backward reads it a second time: d/dz = (p_blank + p_label) softmax(z) - onehots. What is kept of a row
+is three float64, so that nothing cancels where the model is sure. float32 on a CPU runs in compiled rows; all else, and
+CUDA, in tiles of torch operations.
 Training goes through `rnnt_joiner`, where the logits are not stored either; this one is for models that have them.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -16,6 +20,8 @@ from torch.autograd.function import once_differentiable
 from asrtts.losses.rnnt_lattice import edge_posteriors
 
 TILE = 1 << 20  # logits at a time: 4 MB of float32, what a core's cache holds
+# What is smaller is written as 0: products of it are no normal float32, and a CPU multiplies such many times slower.
+LEAST_GRADIENT = 2.0**-100
 
 
 def rnnt_loss(
@@ -80,38 +86,89 @@ def check(shape: torch.Size, tokens: Tensor, logit_lens: Tensor, token_lens: Ten
 class _GivenLogits(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits, tokens, logit_lens, token_lens, blank_id, overwrite):
-        kind = torch.promote_types(logits.dtype, torch.float32)
-        log_blank = torch.empty(logits.shape[:3], dtype=kind, device=logits.device)
-        log_label, log_sum = torch.empty_like(log_blank), torch.zeros_like(log_blank)
-        targets = leaving_tokens(tokens, token_lens)
-        for cells in _tiles(logits, logit_lens, token_lens):
-            z = logits[cells].to(kind)
-            log_sum[cells] = row_sum = z.logsumexp(-1)
-            log_blank[cells] = z[..., blank_id] - row_sum
-            log_label[cells] = z.gather(-1, _column(targets, cells, z)).squeeze(-1) - row_sum
+        place = leaving_tokens(tokens, token_lens), logit_lens.contiguous(), token_lens.contiguous()
+        log_sum, log_blank, log_label = _zeros(3, *logits.shape[:3], device=logits.device)
+        way = _compiled_log_probs if _compiles(logits) else _log_probs
+        way(logits.detach(), *place, blank_id, log_sum, log_blank, log_label)
         _refuse_no_distribution(log_sum)
-        loglik, on_blank, on_label = edge_posteriors(log_blank, log_label, logit_lens, token_lens)
-        ctx.save_for_backward(logits, targets, logit_lens, token_lens, log_sum, on_blank, on_label)
+        loglik, on_blank, on_label = edge_posteriors(log_blank, log_label, *place[1:])
+        ctx.save_for_backward(logits, *place, log_sum, on_blank, on_label)
         ctx.blank_id, ctx.overwrite = blank_id, overwrite
-        return -loglik.to(kind)
+        return -loglik.to(torch.promote_types(logits.dtype, torch.float32))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, scale):
-        logits, targets, logit_lens, token_lens, log_sum, on_blank, on_label = ctx.saved_tensors
-        grad = logits if ctx.overwrite else torch.zeros_like(logits)
-        for cells in _tiles(logits, logit_lens, token_lens):
-            blank, label = (x[cells] * scale[cells[0]] for x in (on_blank, on_label))
-            z = logits[cells].to(log_sum.dtype)
-            z = (z - log_sum[cells].unsqueeze(-1)).exp_().mul_((blank + label).unsqueeze(-1))
-            z[..., ctx.blank_id] -= blank
-            z.scatter_add_(-1, _column(targets, cells, z), -label.unsqueeze(-1))
-            grad[cells] = z.to(grad.dtype)
-        if ctx.overwrite:
-            for b, (frames, width) in enumerate(zip(logit_lens.tolist(), token_lens.tolist(), strict=True)):
-                grad[b, frames:] = 0.0
-                grad[b, :, width + 1 :] = 0.0
+        logits, *place, log_sum, on_blank, on_label = ctx.saved_tensors
+        grad = logits if ctx.overwrite else torch.empty_like(logits)
+        way = _compiled_gradient if _compiles(logits) else _gradient
+        way(logits, *place, ctx.blank_id, log_sum, on_blank, on_label, scale.double().contiguous(), grad)
         return grad, None, None, None, None, None
+
+
+def _zeros(*shape: int, device: torch.device) -> Tensor:
+    """float64. On a CPU numpy's: torch would wake its threads for it, which then spin where those of the rows work."""
+    if device.type == "cpu":
+        return torch.from_numpy(np.zeros(shape))
+    return torch.zeros(shape, dtype=torch.float64, device=device)
+
+
+def _compiles(logits: Tensor) -> bool:
+    fits = logits.device.type == "cpu" and logits.dtype == torch.float32 and logits.is_contiguous()
+    return fits and importlib.util.find_spec("numba") is not None
+
+
+def _compiled_log_probs(logits: Tensor, *args: Tensor | int) -> None:
+    from asrtts.compiled import in_slices  # see rnnt_lattice: numba takes a second to import
+    from asrtts.losses.rnnt_numba import log_probs
+
+    in_slices(log_probs, logits.shape[0] * logits.shape[1], *_arrays(logits, *args))
+
+
+def _compiled_gradient(logits: Tensor, *args: Tensor | int) -> None:
+    from asrtts.compiled import in_slices
+    from asrtts.losses.rnnt_numba import gradient
+
+    *others, grad = args
+    in_place = grad is logits
+    in_slices(gradient, logits.shape[0] * logits.shape[1], *_arrays(logits, *others, grad[:0] if in_place else grad))
+    torch.autograd.graph.increment_version(grad)  # whoever else kept the logits is told that they are gone
+
+
+def _arrays(*args: Tensor | int) -> list[np.ndarray | int]:
+    return [x.numpy() if isinstance(x, Tensor) else x for x in args]
+
+
+def _log_probs(logits, targets, logit_lens, token_lens, blank_id, log_sum, log_blank, log_label) -> None:
+    """`rnnt_numba.log_probs` in torch operations, for any device, kind of float and layout."""
+    kind = torch.promote_types(logits.dtype, torch.float32)
+    for cells in _tiles(logits, logit_lens, token_lens):
+        z = logits[cells].to(kind)
+        blank, label = z[..., blank_id].double(), z.gather(-1, _column(targets, cells, z)).squeeze(-1).double()
+        peak = z.amax(-1, keepdim=True)
+        total = (z - peak).exp_().sum(-1, dtype=torch.float64).log_().add_(peak.squeeze(-1))
+        log_sum[cells] = total = total.where(peak.squeeze(-1).isfinite(), peak.squeeze(-1))
+        log_blank[cells], log_label[cells] = blank - total, label - total
+
+
+def _gradient(logits, targets, logit_lens, token_lens, blank_id, log_sum, on_blank, on_label, scale, grad) -> None:
+    """`rnnt_numba.gradient` in torch operations."""
+    kind = torch.promote_types(logits.dtype, torch.float32)
+    for cells in _tiles(logits, logit_lens, token_lens):
+        blank, label = (x[cells] * scale[cells[0]] for x in (on_blank, on_label))
+        z = logits[cells].to(kind)
+        total, column = log_sum[cells].unsqueeze(-1), _column(targets, cells, z)
+        log_p, log_q = z[..., blank_id].double() - total.squeeze(-1), z.gather(-1, column).double() - total
+        near = total.to(kind)  # z - near is exact where it matters
+        z = (z - near).exp_().mul_(((blank + label).unsqueeze(-1) * (near - total).exp()).to(kind))
+        # p (blank + label) - blank, written so that nothing cancels where p is almost 1
+        at_label = log_q.exp() * blank.unsqueeze(-1) + log_q.expm1() * label.unsqueeze(-1)
+        z.scatter_(-1, column, at_label.to(kind))
+        z[..., blank_id] = (log_p.exp() * label + log_p.expm1() * blank).to(kind)
+        grad[cells] = torch.nn.functional.hardshrink(z, LEAST_GRADIENT).to(grad.dtype)
+    for b, (frames, width) in enumerate(zip(logit_lens.tolist(), token_lens.tolist(), strict=True)):
+        grad[b, frames:] = 0.0
+        grad[b, :, width + 1 :] = 0.0
 
 
 def _tiles(logits: Tensor, logit_lens: Tensor, token_lens: Tensor) -> Iterator[tuple[int, slice, slice]]:
@@ -133,10 +190,9 @@ def _column(targets: Tensor, cells: tuple[int, slice, slice], z: Tensor) -> Tens
 
 
 def _refuse_no_distribution(log_sum: Tensor) -> None:
-    wrong = (~log_sum.isfinite()).nonzero()
-    if len(wrong):
-        b, t, u = wrong[0].tolist()
-        found = float(log_sum[b, t, u])
-        raise ValueError(
-            f"logits[{b}, {t}, {u}] are no distribution: their log-sum is {found} (NaN or infinite logits)"
-        )
+    finite = np.isfinite(log_sum.numpy()) if log_sum.device.type == "cpu" else log_sum.isfinite()  # see _zeros
+    if finite.all():
+        return
+    b, t, u = (~log_sum.isfinite()).nonzero()[0].tolist()
+    found = float(log_sum[b, t, u])
+    raise ValueError(f"logits[{b}, {t}, {u}] are no distribution: their log-sum is {found} (NaN or infinite logits)")

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from asrtts.losses.rnnt import check, leaving_tokens
-from asrtts.losses.rnnt_lattice import edge_posteriors
+from asrtts.losses.rnnt_lattice import NO_PATH, edge_posteriors
 
 TILE = 1 << 20  # elements of a tile's hidden rows and logits together: 4 MB of float32, what a core's cache holds
 FEWEST_CELLS = 64  # of a tile, however large the vocabulary: below, a matrix product is all overhead
@@ -31,6 +31,7 @@ def rnnt_from_joiner(
     token_lens: Tensor,
     blank_id: int = 0,
     threshold: float = 1e-7,
+    kept: Tensor | None = None,
 ) -> Tensor:
     """-log P(tokens) of every utterance, (B,), for the joiner `weight @ tanh(enc + pred) + bias`.
 
@@ -42,6 +43,7 @@ def rnnt_from_joiner(
         weight, bias: (V, J) and (V,).
         tokens, enc_lens, token_lens: (B, U), (B,) and (B,).
         threshold: smallest posterior of a cell that takes part in the backward; 0 for all.
+        kept: mask (B, T, U+1) of the cells that alignments may pass (see `rnnt_pruning`); None for all.
 
     Raises:
         ValueError: as `rnnt_loss`; but numbers that are no distribution give a loss of NaN, which the trainer reports.
@@ -53,20 +55,21 @@ def rnnt_from_joiner(
     tokens, enc_lens, token_lens = (x.to(device, torch.int64) for x in (tokens, enc_lens, token_lens))
     with torch.autocast(device.type, enabled=False):
         floats = (x.to(kind).contiguous() for x in (enc, pred, weight, bias))
-        return _FromJoiner.apply(*floats, tokens, enc_lens, token_lens, blank_id, threshold, product)
+        return _FromJoiner.apply(*floats, tokens, enc_lens, token_lens, blank_id, threshold, product, kept)
 
 
 class _FromJoiner(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, enc, pred, weight, bias, tokens, enc_lens, token_lens, blank_id, threshold, product):
+    def forward(ctx, enc, pred, weight, bias, tokens, enc_lens, token_lens, blank_id, threshold, product, kept):
         weight, bias = weight.to(product), bias.to(product)
         targets = leaving_tokens(tokens, token_lens)
         shape = (*enc.shape[:2], pred.shape[1])
         t = torch.arange(shape[1], device=enc.device)[:, None]
         u = torch.arange(shape[2], device=enc.device)
         real = (t < enc_lens[:, None, None]) & (u <= token_lens[:, None, None])
-        log_blank = enc.new_zeros(shape)
-        log_label, log_sum = torch.zeros_like(log_blank), torch.zeros_like(log_blank)
+        real = real if kept is None else real & kept
+        log_blank = enc.new_full(shape, NO_PATH)
+        log_label, log_sum = log_blank.clone(), torch.zeros_like(log_blank)
         for cells, at_frame, at_token in _tiles(real, weight):
             z = torch.addmm(bias, _hidden(enc, pred, at_frame, at_token).to(product), weight.T).to(enc.dtype)
             blank, label = z[:, blank_id].clone(), z.gather(1, targets.take(at_token).unsqueeze(1)).squeeze(1)
@@ -102,7 +105,7 @@ class _FromJoiner(torch.autograd.Function):
             d_hidden = torch.ops.aten.tanh_backward((dz @ weight).to(enc.dtype), hidden)
             d_enc.view(-1, enc.shape[2]).index_add_(0, at_frame, d_hidden)
             d_pred.view(-1, enc.shape[2]).index_add_(0, at_token, d_hidden)
-        return d_enc, d_pred, d_weight, d_bias, *(None,) * 6
+        return d_enc, d_pred, d_weight, d_bias, *(None,) * 7
 
 
 def _tiles(chosen: Tensor, weight: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

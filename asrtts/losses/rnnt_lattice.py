@@ -25,11 +25,12 @@ def edge_posteriors(
             never read. On CPU their memory is reused for the posteriors.
     """
     if log_blank.device.type == "cpu" and importlib.util.find_spec("numba"):
-        from asrtts.losses.rnnt_numba import occupy  # numba takes a second to import: only those who train pay
+        from asrtts.compiled import in_slices  # numba takes a second to import: only who trains pays
+        from asrtts.losses.rnnt_numba import occupy
 
         loglik = torch.empty(len(log_blank), dtype=torch.float64)
         lens = logit_lens.contiguous(), token_lens.contiguous()  # other strides would be compiled anew
-        occupy(*(x.numpy() for x in (log_blank, log_label, *lens, loglik)))
+        in_slices(occupy, len(loglik), *(x.numpy() for x in (log_blank, log_label, *lens, loglik)))
         return loglik, log_blank, log_label
     return by_diagonals(log_blank, log_label, logit_lens, token_lens)
 

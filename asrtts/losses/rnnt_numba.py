@@ -1,4 +1,4 @@
-"""The Transducer lattice on CPU: one sequential pass forward and one back. Importing this file imports numba."""
+"""The Transducer loss on CPU: rows of float32 logits, and the lattice. Importing this file imports numba."""
 
 from __future__ import annotations
 
@@ -6,6 +6,95 @@ import math
 
 import numpy as np
 from numba import njit
+
+from asrtts.compiled import F32, I32, LOG2_E, power_of_two
+from asrtts.losses.rnnt import LEAST_GRADIENT
+
+LEAST = F32(-126.0)  # smaller powers of two are no normal float32; they count as 0
+
+
+@njit(fastmath={"contract"}, nogil=True, error_model="numpy")
+def _exp(x, least):
+    """exp of a float32 that is not much above 0; 0 below 2^least. NaN stays NaN, -inf gives 0."""
+    y = F32(x * LOG2_E)
+    n = I32(F32(y - F32(0.5)))  # the nearest whole number, as y is not positive
+    power = power_of_two(n, F32(y - F32(n)))
+    return F32(0.0) if y < least else power
+
+
+@njit(fastmath={"contract", "reassoc", "nsz"}, nogil=True, error_model="numpy")
+def _log_sum(row):
+    """log of the sum of exp, float64. What equals the greatest is counted, only the rest is summed in float32: where
+    one token is almost sure, the others' share of the sum would be lost beside its 1."""
+    bits, greatest = row.view(I32), I32(-0x80000000)
+    for v in range(row.shape[0]):  # as whole numbers, in which NaN is no trap: -0x80000000 < ... < -0.0 < 0.0 < inf
+        greatest = max(greatest, I32(bits[v] ^ I32(I32(bits[v] >> I32(31)) & I32(0x7FFFFFFF))))
+    peak = I32(greatest ^ I32(I32(greatest >> I32(31)) & I32(0x7FFFFFFF))).view(F32)
+    if math.isinf(peak):
+        return np.float64(peak)
+    equal, rest = F32(0.0), F32(0.0)
+    for v in range(row.shape[0]):
+        x = F32(row[v] - peak)
+        equal += F32(1.0) if x == F32(0.0) else F32(0.0)
+        rest += F32(0.0) if x == F32(0.0) else _exp(x, LEAST)
+    return np.float64(peak) + math.log(np.float64(equal) + np.float64(rest))
+
+
+@njit(nogil=True, cache=True)
+def log_probs(first, last, logits, targets, frame_lens, token_lens, blank_id, log_sum, log_blank, log_label):
+    """Frames first to last - 1 of (B * T) of logits (B, T, U+1, V) float32: the log-sum of every real row, and the
+    log-probabilities of its two edges, (B, T, U+1) float64."""
+    frames = logits.shape[1]
+    for frame in range(first, last):
+        b, t = divmod(frame, frames)
+        if t < frame_lens[b]:
+            for u in range(token_lens[b] + 1):
+                row = logits[b, t, u]
+                log_sum[b, t, u] = total = _log_sum(row)
+                log_blank[b, t, u] = row[blank_id] - total
+                log_label[b, t, u] = row[targets[b, u]] - total
+
+
+@njit(fastmath={"contract"}, nogil=True, error_model="numpy")
+def _scale_softmax(row, log_sum, factor):
+    """row = factor * exp(row - log_sum), in place: from one array into another that may be the same, LLVM would not
+    vectorise."""
+    near = F32(log_sum)  # row - near is exact where it matters
+    scale = F32(factor * math.exp(np.float64(near) - log_sum))
+    least = max(LEAST, F32(math.log2(LEAST_GRADIENT / abs(scale))))
+    for v in range(row.shape[0]):
+        row[v] = F32(_exp(F32(row[v] - near), least) * scale)
+
+
+@njit(nogil=True)
+def _of_edge(log_p, own, other):
+    """p (own + other) - own, written so that nothing cancels where p is almost 1."""
+    grad = math.exp(log_p) * other + math.expm1(log_p) * own
+    return 0.0 if abs(grad) < LEAST_GRADIENT else grad
+
+
+@njit(nogil=True, cache=True)
+def gradient(first, last, logits, targets, frame_lens, token_lens, blank_id, log_sum, on_blank, on_label, scale, grad):
+    """Write the gradient of those frames of logits into `grad`, or over the logits if `grad` is empty; zero beyond
+    the lengths."""
+    frames = logits.shape[1]
+    for frame in range(first, last):
+        b, t = divmod(frame, frames)
+        real = token_lens[b] + 1 if t < frame_lens[b] else 0
+        rows = grad[b, t] if grad.size else logits[b, t]
+        for u in range(real):
+            row, target, total = rows[u], targets[b, u], log_sum[b, t, u]
+            blank, label = on_blank[b, t, u] * scale[b], on_label[b, t, u] * scale[b]
+            if abs(blank + label) < LEAST_GRADIENT:  # no alignment passes here
+                row[:] = F32(0.0)
+                continue
+            log_p, log_q = logits[b, t, u, blank_id] - total, logits[b, t, u, target] - total
+            if grad.size:
+                row[:] = logits[b, t, u]
+            _scale_softmax(row, total, blank + label)
+            row[target] = _of_edge(log_q, label, blank)
+            row[blank_id] = _of_edge(log_p, blank, label)
+        rows[real:] = F32(0.0)
 
 
 @njit(cache=True, nogil=True)
@@ -20,15 +109,15 @@ def _log_add(a: float, b: float) -> float:
 
 
 @njit(cache=True, nogil=True)
-def occupy(blank, label, frame_lens, token_lens, loglik):
+def occupy(first, last, blank, label, frame_lens, token_lens, loglik):
     """Turn edge log-probabilities (B, T, U+1) into edge posteriors, in place; write log P(tokens) into loglik (B,).
 
     What lies beyond an utterance's lengths becomes zero, as does everything of an utterance of probability zero.
     """
-    batch, frames, width = blank.shape
+    frames, width = blank.shape[1:]
     alpha = np.empty((frames, width), dtype=np.float64)
     after = np.empty(width + 1, dtype=np.float64)  # beta of frame t + 1, overwritten by that of frame t
-    for b in range(batch):
+    for b in range(first, last):
         last_t, last_u = frame_lens[b] - 1, token_lens[b]
         for t in range(last_t + 1):
             for u in range(last_u + 1):

@@ -13,7 +13,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from asrtts.compiled import F32, LEAST_SLICE, LOG2_E, U32, exp2, in_slices, read, written
+from asrtts.compiled import F32, I32, LEAST_SLICE, LOG2_E, U32, in_slices, power_of_two, read, written
 
 LOOP = {"fastmath": {"contract", "nsz", "arcp", "reassoc"}, "error_model": "numpy", "nogil": True}
 
@@ -56,7 +56,8 @@ def _hash(i, start, twist):
 @njit(**LOOP)
 def _sigmoid(x):
     y = F32(max(F32(min(F32(x * F32(-LOG2_E)), F32(126.0))), F32(-126.0)))
-    return F32(F32(1.0) / F32(F32(1.0) + exp2(y)))
+    n = I32(F32(y + (F32(0.5) if y > F32(0.0) else F32(-0.5))))  # the nearest whole number
+    return F32(F32(1.0) / F32(F32(1.0) + power_of_two(n, F32(y - F32(n)))))
 
 
 def _loops(shift: np.uint32) -> dict[str, Callable[..., None]]:

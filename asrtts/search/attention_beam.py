@@ -15,10 +15,7 @@ from torch import Tensor
 
 from asrtts.registry import UserError
 from asrtts.search.hypothesis import Hypothesis
-
-# Without a length bonus scores only fall as a hypothesis grows, so the search knows when to stop. With one it would
-# have to go on to the longest length; we grant the bonus of this many further tokens instead.
-GRACE = 10
+from asrtts.search.language_model import GRACE, FusedPrefixes, Fusion
 
 
 class Decoder(Protocol):
@@ -33,7 +30,7 @@ class Decoder(Protocol):
 
 
 class Prefixes(Protocol):
-    """A second scorer whose scores are of the whole prefix (CTC). A language model would be a third one."""
+    """A second scorer whose scores are of the whole prefix: CTC, or language models."""
 
     def candidates(self) -> Tensor:
         """(B, K, V + 1): of each hypothesis plus each token; last column: as a whole sentence."""
@@ -54,11 +51,12 @@ def attention_beam(
     ctc: Prefixes | None = None,
     ctc_weight: float = 0.0,
     blank_id: int = 0,
+    lm: Fusion | None = None,
 ) -> list[list[Hypothesis]]:
     """The n best token sequences of each utterance, best first.
 
     Score: (1 - ctc_weight) * log p_attention(tokens, eos) + ctc_weight * log p_ctc(tokens)
-    + length_bonus * (number of tokens + 1 for eos).
+    + length_bonus * (number of tokens + 1 for eos) + what `lm` adds to each token and to eos.
     A hypothesis ends with eos only, and only if the ended one is among the `beam` best of its step. Frames are those
     that the decoder looked at; confidences are the decoder's probabilities.
 
@@ -77,6 +75,7 @@ def attention_beam(
     best = torch.zeros(len(alive), 1, device=lens.device)  # (B, K), what the search ranks by
     spoken = torch.zeros_like(best)  # (B, K), the decoder's log-probability of the tokens so far
     path = Path.empty(len(alive), lens.device)
+    fused = FusedPrefixes(lm, len(alive), lens.device) if lm else None
     taken = [0] * len(alive)
     for length in count():
         step, looked = decoder.step(tokens, parents)
@@ -84,6 +83,8 @@ def attention_beam(
             taken[utterance] += 1
         total = spoken[:, :, None] + step  # (B, K, V + 1)
         joint = total if ctc_weight == 0 else (1 - ctc_weight) * total + ctc_weight * ctc.candidates()
+        if fused:
+            joint = joint + fused.candidates()
         dead = best.isneginf()[:, :, None]  # places without a hypothesis: fewer than K were possible
         joint = (joint + length_bonus * (length + 1)).masked_fill(dead, float("-inf"))
         whole, grown = joint[:, :, eos], joint[:, :, :eos]
@@ -99,6 +100,8 @@ def attention_beam(
             empty = whole[:, 0].tolist()
 
         hope = best[:, 0] + max(length_bonus, 0.0) * (lens - length).clamp(0, GRACE)
+        if fused:
+            hope = hope + fused.ahead.rise(~dead.squeeze(2))
         rows = [r for r, most in enumerate(hope.tolist()) if _goes_on(most, ended[alive[r]], nbest)]
         if not rows:
             # Where no ended hypothesis was ever among the best, the empty one stands in with its own score.
@@ -111,13 +114,15 @@ def attention_beam(
         spoken, looked, sure = _at(total, parents, tokens), looked.gather(1, parents), _at(step, parents, tokens).exp()
         if len(rows) < len(alive):
             alive, left = [alive[r] for r in rows], torch.tensor(rows, device=lens.device)
-            for part in (decoder, path, *([ctc] if ctc_weight else [])):
+            for part in (decoder, path, *([ctc] if ctc_weight else []), *([fused] if fused else [])):
                 part.keep(left)
             tokens, parents, lens, best = tokens[left], parents[left], lens[left], best[left]
             spoken, looked, sure = spoken[left], looked[left], sure[left]
         path.grow(parents, tokens, looked, sure)
         if ctc_weight:
             ctc.advance(parents, tokens)
+        if fused:
+            fused.advance(parents, tokens)
 
 
 @dataclass

@@ -5,6 +5,7 @@ to load and only prefix search and alignment need it.
 from __future__ import annotations
 
 import math
+from collections import namedtuple
 
 import numpy as np
 from numba import njit
@@ -25,60 +26,124 @@ def prefix_beam(log_probs, likeliest, beam, blank_id):
         scores (K,), nodes (K,), best first, and the tree: parent and token of each node; node 0 is the empty prefix.
     """
     frames, vocab = log_probs.shape
+    tree, table, held, paths = _one(start_beams(1, frames, beam), 0)
+    ahead, most = np.zeros((beam, vocab), np.float32), np.zeros(beam, np.float32)
+    spare = np.empty((4, beam))
+    for t in range(frames):
+        _read_frame(log_probs[t], likeliest[t], ahead, most, blank_id, tree, table, held, paths, spare)
+    live, nodes = tree.size[0], tree.size[1]
+    return paths[2, :live].copy(), held[0, :live].copy(), tree.parent[:nodes], tree.token[:nodes]
+
+
+@njit(cache=True)
+def prefix_frame(t, lens, log_probs, likeliest, ahead, blank_id, beams):
+    """One frame of many utterances, with what a language model adds to each token behind each prefix of the beams.
+
+    Afterwards held[b, 1] are the places that the prefixes of utterance b come from, held[b, 2] their new tokens or -1.
+
+    Args:
+        t: the frame. lens: (B,). log_probs: (B, T, V). likeliest: (B, T, C).
+        ahead: (B, K, V + 1).
+        beams: what `start_beams` gave.
+    """
+    beam = ahead.shape[1]
+    most, spare = np.empty(beam, np.float32), np.empty((4, beam))
+    for b in range(len(lens)):
+        tree, table, held, paths = _one(beams, b)
+        live = 0
+        if t < lens[b]:
+            for h in range(tree.size[0]):
+                most[h] = ahead[b, h].max()
+            _read_frame(log_probs[b, t], likeliest[b, t], ahead[b], most, blank_id, tree, table, held, paths, spare)
+            live = tree.size[0]
+        for i in range(live, beam):
+            held[1, i], held[2, i] = i, -1
+
+
+Tree = namedtuple("Tree", "parent token place added size")  # size: prefixes in the beam, nodes
+
+
+@njit(cache=True)
+def start_beams(utterances, frames, beam):
+    """The empty prefix, for B utterances: their trees, hash tables and beams.
+
+    tree.place is that of a node in the beam or -1, tree.added what language models have added to it.
+    held (B, 3, K): the node of each prefix, then the place that it comes from, and its new token or -1.
+    paths (B, 3, K): log-probability of the paths that end in blank, in the prefix's last token, and in any.
+    """
     most = frames * beam + 1
-    parent, token = np.full(most, -1, np.int64), np.full(most, -1, np.int64)
-    place = np.full(most, -1, np.int64)  # of a node in the beam; -1: not there
     size = 16
     while size < 2 * most:
         size *= 2
-    keys, values = np.full(size, -1, np.int64), np.empty(size, np.int64)
-    # The beam, and the one of the next frame: node, log-probability of paths that end in blank, in its token, in any.
-    node, blank, label, total = np.zeros(beam, np.int64), np.zeros(beam), np.full(beam, -np.inf), np.zeros(beam)
-    source, choice = np.empty(beam, np.int64), np.empty(beam, np.int64)  # choice -1: the prefix stays as it is
-    blank2, label2, total2 = np.empty(beam), np.empty(beam), np.empty(beam)
-    node2 = np.empty(beam, np.int64)
-    live, nodes, place[0] = 1, 1, 0
-    for t in range(frames):
-        row, found = log_probs[t], 0
-        for g in range(live):
-            to_blank, to_label, v = total[g] + row[blank_id], -np.inf, node[g]
-            if v > 0:
-                to_label = label[g] + row[token[v]]
-                h = place[parent[v]]
-                if h >= 0:  # the shorter prefix is in the beam too and may grow into this one
-                    before = blank[h] if token[node[h]] == token[v] else total[h]
-                    to_label = _add(to_label, before + row[token[v]])
-            found = _insert(g, -1, to_blank, to_label, found, source, choice, blank2, label2, total2)
-        for h in range(live):
-            for c in likeliest[t]:
-                if found == beam and total[h] + row[c] <= total2[beam - 1]:
-                    break  # the next ones are less likely still
-                if c == blank_id:
-                    continue
-                to_label = (blank[h] if token[node[h]] == c else total[h]) + row[c]
-                child = values[_slot(keys, node[h] * vocab + c)]
-                known = keys[_slot(keys, node[h] * vocab + c)] >= 0
-                if known and place[child] >= 0:
-                    continue  # counted above
-                found = _insert(h, c, -np.inf, to_label, found, source, choice, blank2, label2, total2)
-        for g in range(live):
-            place[node[g]] = -1
-        for i in range(found):
-            v = node[source[i]]
-            if choice[i] >= 0:
-                key = v * vocab + choice[i]
-                slot = _slot(keys, key)
-                if keys[slot] < 0:
-                    keys[slot], values[slot] = key, nodes
-                    parent[nodes], token[nodes] = v, choice[i]
-                    nodes += 1
-                v = values[slot]
-            node2[i] = v
-            place[v] = i
-        live = found
-        node[:live], blank[:live], label[:live] = node2[:live], blank2[:live], label2[:live]
-        total[:live] = total2[:live]
-    return total[:live].copy(), node[:live].copy(), parent[:nodes], token[:nodes]
+    shape = (utterances, most)
+    tree = Tree(
+        np.full(shape, -1, np.int64),
+        np.full(shape, -1, np.int64),
+        np.full(shape, -1, np.int64),
+        np.zeros(shape),
+        np.ones((utterances, 2), np.int64),
+    )
+    tree.place[:, 0] = 0
+    held, paths = np.zeros((utterances, 3, beam), np.int64), np.zeros((utterances, 3, beam))
+    paths[:, 1] = -np.inf
+    return tree, np.full((utterances, 2, size), -1, np.int64), held, paths
+
+
+@njit(cache=True)
+def _one(beams, b):
+    tree, table, held, paths = beams
+    tree = Tree(tree.parent[b], tree.token[b], tree.place[b], tree.added[b], tree.size[b])
+    return tree, table[b], held[b], paths[b]
+
+
+@njit(cache=True)
+def _read_frame(row, likeliest, ahead, most, blank_id, tree, table, held, paths, spare):
+    """Grow the beam by one frame. most (K,): the largest of each row of `ahead`."""
+    vocab, beam, found = len(row), held.shape[1], 0
+    parent, token, place, added, (live, nodes) = tree.parent, tree.token, tree.place, tree.added, tree.size
+    node, source, choice = held
+    blank, label, total = paths
+    keys, values = table
+    blank2, label2, total2, rank2 = spare
+    for g in range(live):
+        to_blank, to_label, v = total[g] + row[blank_id], -np.inf, node[g]
+        if v > 0:
+            to_label = label[g] + row[token[v]]
+            h = place[parent[v]]
+            if h >= 0:  # the shorter prefix is in the beam too and may grow into this one
+                before = blank[h] if token[node[h]] == token[v] else total[h]
+                to_label = _add(to_label, before + row[token[v]])
+        found = _insert(g, -1, to_blank, to_label, added[v], found, held, spare)
+    for h in range(live):
+        for c in likeliest:
+            if found == beam and total[h] + row[c] + added[node[h]] + most[h] <= rank2[beam - 1]:
+                break  # the next ones are less likely still
+            if c == blank_id:
+                continue
+            to_label = (blank[h] if token[node[h]] == c else total[h]) + row[c]
+            slot = _slot(keys, node[h] * vocab + c)
+            if keys[slot] >= 0 and place[values[slot]] >= 0:
+                continue  # counted above
+            found = _insert(h, c, -np.inf, to_label, added[node[h]] + ahead[h, c], found, held, spare)
+    for g in range(live):
+        place[node[g]] = -1
+    for i in range(found):
+        v = node[source[i]]
+        if choice[i] >= 0:
+            key = v * vocab + choice[i]
+            slot = _slot(keys, key)
+            if keys[slot] < 0:
+                keys[slot], values[slot] = key, nodes
+                parent[nodes], token[nodes] = v, choice[i]
+                added[nodes] = added[v] + ahead[source[i], choice[i]]
+                nodes += 1
+            v = values[slot]
+        rank2[i] = v  # the nodes are needed until all are read
+        place[v] = i
+    for i in range(found):
+        node[i] = np.int64(rank2[i])
+    tree.size[0], tree.size[1] = found, nodes
+    blank[:found], label[:found], total[:found] = blank2[:found], label2[:found], total2[:found]
 
 
 @njit(cache=True)
@@ -133,20 +198,24 @@ def _slot(keys, key):
 
 
 @njit(cache=True)
-def _insert(h, c, to_blank, to_label, found, source, choice, blank, label, total):
+def _insert(h, c, to_blank, to_label, added, found, held, spare):
     """Put a candidate into the lists, which hold at most `beam`, best first. Returns how many they hold."""
-    score, beam = _add(to_blank, to_label), len(total)
-    if score == -np.inf or (found == beam and score <= total[beam - 1]):
+    source, choice = held[1], held[2]
+    blank, label, total, rank = spare
+    paths, beam = _add(to_blank, to_label), len(total)
+    score = paths + added
+    if paths == -np.inf or (found == beam and score <= rank[beam - 1]):
         return found
     i = min(found, beam - 1)
-    while i > 0 and total[i - 1] < score:
-        source[i], choice[i], blank[i], label[i], total[i] = (
+    while i > 0 and rank[i - 1] < score:
+        source[i], choice[i], blank[i], label[i], total[i], rank[i] = (
             source[i - 1],
             choice[i - 1],
             blank[i - 1],
             label[i - 1],
             total[i - 1],
+            rank[i - 1],
         )
         i -= 1
-    source[i], choice[i], blank[i], label[i], total[i] = h, c, to_blank, to_label, score
+    source[i], choice[i], blank[i], label[i], total[i], rank[i] = h, c, to_blank, to_label, paths, score
     return min(found + 1, beam)

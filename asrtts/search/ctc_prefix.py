@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+import torch
 from torch import Tensor
 
 from asrtts.registry import UserError
 from asrtts.search.hypothesis import Hypothesis
+from asrtts.search.language_model import Ahead, Fusion
 
 
 def ctc_prefix_beam(
-    log_probs: Tensor, lens: Tensor, beam: int = 10, nbest: int = 1, per_frame: int = 10, blank_id: int = 0
+    log_probs: Tensor,
+    lens: Tensor,
+    beam: int = 10,
+    nbest: int = 1,
+    per_frame: int = 10,
+    blank_id: int = 0,
+    lm: Fusion | None = None,
 ) -> list[list[Hypothesis]]:
     """The n best token sequences of each utterance, best first.
 
@@ -22,6 +32,7 @@ def ctc_prefix_beam(
         log_probs: (B, T, V), normalized over V.
         lens: (B,), valid frames.
         per_frame: how many tokens, the likeliest ones, may extend a prefix at a frame.
+        lm: what language models add to each token and to the end; the beam is ranked with it.
     """
     from asrtts.search import ctc_kernels
 
@@ -30,20 +41,54 @@ def ctc_prefix_beam(
     log_probs = log_probs.detach().float()
     likeliest = log_probs.topk(min(per_frame + 1, log_probs.shape[-1])).indices.cpu().numpy()  # one may be the blank
     log_probs = log_probs.cpu().contiguous()
+    if lm is None:
+        rows = (log_probs[b, :n].numpy() for b, n in enumerate(lens.tolist()))
+        beams = [
+            ctc_kernels.prefix_beam(row, best[: len(row)], beam, blank_id)
+            for row, best in zip(rows, likeliest, strict=True)
+        ]
+    else:
+        beams = _fused(log_probs, lens.cpu(), likeliest, beam, blank_id, lm)
     found = []
-    for b, n in enumerate(lens.tolist()):
-        rows = log_probs[b, :n].numpy()
-        scores, nodes, parent, token = ctc_kernels.prefix_beam(rows, likeliest[b, :n], beam, blank_id)
+    for b, (n, (scores, nodes, parent, token)) in enumerate(zip(lens.tolist(), beams, strict=True)):
         best = []
         for score, node in zip(scores[:nbest].tolist(), nodes[:nbest].tolist(), strict=True):
             tokens = []
             while node > 0:
                 tokens.append(int(token[node]))
                 node = int(parent[node])
-            frames, confidences = ctc_times(rows, tokens[::-1], blank_id)
+            frames, confidences = ctc_times(log_probs[b, :n].numpy(), tokens[::-1], blank_id)
             best.append(Hypothesis(tokens[::-1], score, frames, confidences, steps=n))
         found.append(best)
     return found
+
+
+def _fused(
+    log_probs: Tensor, lens: Tensor, likeliest: np.ndarray, beam: int, blank_id: int, lm: Fusion
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """What the kernel `prefix_beam` gives, for each utterance. Language models are asked for new prefixes alone, for
+    those of all utterances at once."""
+    from asrtts.search import ctc_kernels
+
+    batch, frames, _ = log_probs.shape
+    beams = tree, _, held, paths = ctc_kernels.start_beams(batch, frames, beam)
+    ahead = Ahead(lm, batch * beam, torch.device("cpu"))
+    first = torch.arange(batch)[:, None] * beam
+    for t in range(frames):
+        scores = ahead.scores.view(batch, beam, -1).numpy()
+        ctc_kernels.prefix_frame(t, lens.numpy(), log_probs.numpy(), likeliest, scores, blank_id, beams)
+        source, token = torch.from_numpy(held[:, 1:]).unbind(1)
+        ahead.reorder((first + source).flatten())
+        new = (token.flatten() >= 0).nonzero().squeeze(1)
+        if len(new):
+            ahead.step(new, token.flatten()[new])
+    ends = ahead.scores[:, -1].view(batch, beam).double().numpy()
+    for b in range(batch):
+        live, nodes = tree.size[b]
+        node = held[b, 0, :live]
+        scores = paths[b, 2, :live] + tree.added[b, node] + ends[b, :live]
+        order = np.argsort(-scores, kind="stable")
+        yield scores[order], node[order], tree.parent[b, :nodes], tree.token[b, :nodes]
 
 
 def ctc_times(log_probs: np.ndarray, tokens: list[int], blank_id: int = 0) -> tuple[list[int], list[float]]:

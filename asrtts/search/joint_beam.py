@@ -9,6 +9,7 @@ from asrtts.search.attention_beam import Decoder, attention_beam
 from asrtts.search.ctc_prefix import ctc_times
 from asrtts.search.ctc_prefix_score import CtcPrefixScores
 from asrtts.search.hypothesis import Hypothesis
+from asrtts.search.language_model import Fusion
 
 
 def joint_beam(
@@ -21,6 +22,7 @@ def joint_beam(
     length_bonus: float = 0.0,
     ctc_weight: float = 0.3,
     blank_id: int = 0,
+    lm: Fusion | None = None,
 ) -> list[list[Hypothesis]]:
     """As `attention_beam`, with CTC log-probabilities (B, T, V) at weight `ctc_weight`.
 
@@ -28,7 +30,7 @@ def joint_beam(
     are the decoder's probabilities.
     """
     scores = CtcPrefixScores(log_probs, lens, blank_id)
-    found = attention_beam(decoder, lens, eos, beam, nbest, length_bonus, scores, ctc_weight, blank_id)
+    found = attention_beam(decoder, lens, eos, beam, nbest, length_bonus, scores, ctc_weight, blank_id, lm)
     rows: np.ndarray = log_probs.detach().float().cpu().numpy()
     for b, n in enumerate(lens.tolist()):
         for hypothesis in found[b]:

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asrtts.search.hypothesis import Hypothesis
-from asrtts.search.transducer_greedy import Join, Predict, State
+from asrtts.search.language_model import Ahead, Fusion, State
+from asrtts.search.transducer_greedy import Join, Predict
 
 NEVER = -float("inf")
 NO_TOKEN = -1
@@ -32,6 +33,7 @@ def transducer_beam(
     nbest: int = 1,
     blank_id: int = 0,
     max_symbols_per_frame: int = 5,
+    lm: Fusion | None = None,
 ) -> list[list[Hypothesis]]:
     """Up to `nbest` hypotheses an utterance, best first; frames and confidences are those of its strongest alignment.
 
@@ -39,6 +41,8 @@ def transducer_beam(
         enc: (B, T, J), what `join` takes.
         state: of the predictor before anything was said; its tensors are (B, ...).
         max_symbols_per_frame: an utterance has at most this times its frames of tokens, so that every search ends.
+        lm: what language models add to each token and to the end. All alignments of a prefix get the same, so the sum
+            over them stays exact.
     """
     lens = enc_lens.to(enc.device)
     live, done = _Entries.none(len(enc), beam, enc.device), _Entries.none(len(enc), nbest, enc.device)
@@ -47,6 +51,9 @@ def transducer_beam(
     pred, state = predict(torch.full_like(lens, blank_id), state)
     pred, *state = (x.repeat_interleave(beam, 0) for x in (pred, *state))  # (B * beam, ...)
 
+    ahead = Ahead(lm, len(enc) * beam, enc.device) if lm else None
+    if ahead:
+        done.score[:, 0] += ahead.scores[::beam, -1]
     step = 0
     taken = torch.zeros_like(lens)
     while len(rows := (live.score > NEVER).flatten().nonzero().squeeze(1)):
@@ -56,18 +63,26 @@ def transducer_beam(
         stay = live.with_score(live.score.put(rows, live.score.take(rows) + log_probs[:, blank_id]))
         log_probs[:, blank_id] = NEVER
         log_probs[live.length.take(rows) >= max_symbols_per_frame * lens[rows // beam]] = NEVER
-        _merge(stay, live, frame, rows, log_probs)
+        fused = log_probs + ahead.scores[rows, :-1] if ahead else log_probs
+        _merge(stay, live, frame, rows, fused, log_probs)
 
         ends = frame == lens[:, None] - 1
         if (ends & (stay.score > NEVER)).any():
-            done = done.best_of(stay.with_score(stay.score.masked_fill(~ends, NEVER)))
+            whole = stay.score + ahead.scores[:, -1].view_as(stay.score) if ahead else stay.score
+            done = done.best_of(stay.with_score(whole.masked_fill(~ends, NEVER)))
             stay.score[ends] = NEVER
-        live, parent, token = _advance(stay, live, frame, rows, log_probs)
+        live, parent, token = _advance(stay, live, frame, rows, fused, log_probs)
+        spoke = (token != NO_TOKEN).nonzero().squeeze(1)
+        hope = live.score.logsumexp(1)
+        if ahead:
+            ahead.reorder(parent)
+            if len(spoke):
+                ahead.step(spoke, token[spoke])
+            hope = hope + ahead.rise(live.score > NEVER)
         worth = torch.maximum(done.score[:, -1], done.score[:, 0] - NEGLIGIBLE)
-        live.score[live.score.logsumexp(1) <= worth] = NEVER
+        live.score[hope <= worth] = NEVER
 
         pred, *state = (x[parent] for x in (pred, *state))
-        spoke = (token != NO_TOKEN).nonzero().squeeze(1)
         if len(spoke):
             pred[spoke], after = predict(token[spoke], tuple(s[spoke] for s in state))
             for old, new in zip(state, after, strict=True):
@@ -145,8 +160,8 @@ class _Entries:
         return found
 
 
-def _merge(stay: _Entries, live: _Entries, frame: Tensor, rows: Tensor, log_probs: Tensor) -> None:
-    """Add to each entry of `stay` what reaches the same node by its last token, and strike that edge from `log_probs`.
+def _merge(stay: _Entries, live: _Entries, frame: Tensor, rows: Tensor, fused: Tensor, log_probs: Tensor) -> None:
+    """Add to each entry of `stay` what reaches the same node by its last token, and strike that edge from `fused`.
 
     At most one live entry is an entry's prefix without the last token, since no two entries have the same tokens.
     """
@@ -160,25 +175,25 @@ def _merge(stay: _Entries, live: _Entries, frame: Tensor, rows: Tensor, log_prob
         return
     row = torch.searchsorted(rows, b * beam + parent)
     token = live.tokens.gather(2, last).squeeze(2)[b, child]
-    edge = log_probs[row, token].double()
-    log_probs[row, token] = NEVER
+    edge, log_prob = fused[row, token].double(), log_probs[row, token].double()
+    fused[row, token] = NEVER
     by_token, by_blank = live.score[b, parent] + edge, stay.score[b, child]
     stay.score[b, child] = torch.logaddexp(by_token, by_blank)
 
     stronger = by_token > by_blank  # then this entry's times are those of its parent, and now
-    b, child, parent, edge = (x[stronger] for x in (b, child, parent, edge))
+    b, child, parent, log_prob = (x[stronger] for x in (b, child, parent, log_prob))
     place = (b, child, live.length[b, child] - 1)
     stay.frames, stay.log_probs = stay.frames.clone(), stay.log_probs.clone()
     stay.frames[b, child], stay.log_probs[b, child] = live.frames[b, parent], live.log_probs[b, parent]
-    stay.frames[place], stay.log_probs[place] = frame[b, parent], edge
+    stay.frames[place], stay.log_probs[place] = frame[b, parent], log_prob
 
 
 def _advance(
-    stay: _Entries, live: _Entries, frame: Tensor, rows: Tensor, log_probs: Tensor
+    stay: _Entries, live: _Entries, frame: Tensor, rows: Tensor, fused: Tensor, log_probs: Tensor
 ) -> tuple[_Entries, Tensor, Tensor]:
     """The best K that go on by a blank or a token: entries, their parents' rows (B*K,) and tokens (B*K,) or -1."""
     batch, beam = live.score.shape
-    edges, tokens = log_probs.topk(min(beam, log_probs.shape[1]), dim=1)  # no more of one parent can survive
+    edges, tokens = fused.topk(min(beam, fused.shape[1]), dim=1)  # no more of one parent can survive
     shape = (batch * beam, edges.shape[1])
     all_edges = torch.full(shape, NEVER, dtype=torch.float64, device=edges.device).index_copy(0, rows, edges.double())
     all_tokens = torch.full(shape, NO_TOKEN, device=edges.device).index_copy(0, rows, tokens)
@@ -191,7 +206,7 @@ def _advance(
     best = stay.beside(live).take(torch.where(spoke, parent + beam, parent)).with_score(score)
     where = spoke.nonzero(as_tuple=True)
     token = all_tokens.view(batch, -1).gather(1, edge.clamp(min=0)).masked_fill(~spoke, NO_TOKEN)
-    log_prob = all_edges.view(batch, -1).gather(1, edge.clamp(min=0))
-    best = best.append(where, token[where], frame.gather(1, parent)[where], log_prob[where])
-    first_row = torch.arange(batch, device=parent.device)[:, None] * beam
-    return best, (first_row + parent).flatten(), token.flatten()
+    came_from = torch.arange(batch, device=parent.device)[:, None] * beam + parent
+    log_prob = log_probs[torch.searchsorted(rows, came_from[where]), token[where]].double()
+    best = best.append(where, token[where], frame.gather(1, parent)[where], log_prob)
+    return best, came_from.flatten(), token.flatten()

@@ -158,7 +158,7 @@ def test_nothing_slow_is_imported_before_the_first_update(tones, tmp_path):
     err = start(tones, tmp_path / "exp", "training.tensorboard=true", code=look).communicate()[1]
     modules = set(err.splitlines()[-1].split())
     assert "asrtts.training.trainer" in modules
-    assert not modules & {"torch._dynamo", "torch._inductor", "tensorboard", "onnx", "numba", "sympy", "matplotlib"}
+    assert not modules & {"torch._dynamo", "torch._inductor", "tensorboard", "onnx", "sympy", "matplotlib"}
 
 
 def test_a_finished_run_says_so_and_touches_nothing(tones, tmp_path, capsys):
@@ -303,3 +303,12 @@ def test_the_whole_road_learns_the_tones(tones, tmp_path, capsys):
     found = json.loads((folder / "score/heard/score.json").read_text())
     assert found["cer"]["percent"] < 20, capsys.readouterr().out
     assert found["run"]["family"].startswith("ctc-") and found["run"]["train_minutes"] is not None
+
+
+def test_a_transducer_is_pruned_by_its_settings_alone(tones, tmp_path):
+    pruned = ["heads.transducer.prune.range=2", "heads.transducer.prune.warmup_batches=4", "training.updates=8"]
+    folder = run(tones, tmp_path / "exp", *pruned, head="transducer")
+    first = json.loads((folder / "train.jsonl").read_text().splitlines()[0])
+    assert first["loss"] == pytest.approx(first["transducer.simple"] + 0.1 * first["transducer.pruned"])
+    with pytest.raises(UserError, match="prune works with loss_backend: native alone"):
+        run(tones, tmp_path / "other", *pruned, "heads.transducer.loss_backend=torchaudio", head="transducer")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import pickle
 import time
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from asrtts.data import augmentation, manifest
+from asrtts.data import augmentation, manifest, sidecar
 from asrtts.data.batching import Config, Index, epoch_batches, requests
 from asrtts.data.utterance import Utterance
 from asrtts.registry import UserError
@@ -211,6 +213,77 @@ def test_an_empty_manifest_is_refused(tmp_path):
     (tmp_path / "train.jsonl").write_text("")
     with pytest.raises(UserError, match="holds no utterances"):
         Index(tmp_path / "train")
+
+
+# What is kept beside a large manifest
+
+
+@pytest.fixture
+def large(train, monkeypatch):
+    monkeypatch.setattr(sidecar, "LARGE", 1)
+    monkeypatch.setattr(manifest, "CHUNK", 1000)  # many of them
+    return train
+
+
+def test_what_is_kept_is_what_was_read(large, monkeypatch):
+    index = Index(large)
+    assert sorted(p.name for p in large.parent.iterdir()) == [".train.jsonl.index", "train.jsonl"]
+    monkeypatch.setattr(Index, "_read", None)  # never again
+    again = Index(large)
+    assert again.seconds.tolist() == index.seconds.tolist() == [u.seconds for u in manifest.read(large)]
+    assert [again[i] for i in (49, 0, 17)] == [index[i] for i in (49, 0, 17)]
+    assert not again.seconds.flags.owndata  # but the file's
+
+
+@pytest.mark.parametrize("how", ["text", "length", "end", "copy"])
+def test_a_manifest_that_has_changed_is_read_again(large, tmp_path, how):
+    Index(large), manifest.fingerprint(large)
+    kept, lines = (large.parent / ".train.jsonl.index").read_bytes(), large.read_text()
+    if how == "copy":
+        (tmp_path / "other.jsonl").write_text(lines.replace("1.125", "9.125"))
+        os.replace(tmp_path / "other.jsonl", large)
+    else:
+        change = {"text": ("1.125", "9.125"), "length": ("1.125", "11.125"), "end": ("7.125", "3.125")}[how]
+        large.write_text(lines.replace(*change))
+    assert Index(large).seconds.tolist() == [u.seconds for u in manifest.read(large)]
+    assert (large.parent / ".train.jsonl.index").read_bytes() != kept
+    with_new_data = manifest.fingerprint(large)
+    (large.parent / ".train.jsonl.fingerprint").unlink()
+    assert manifest.fingerprint(large) == with_new_data
+
+
+@pytest.mark.parametrize("damage", [b"", b"x" * 50, b"\0" * 2000])
+def test_what_was_damaged_is_made_again(large, damage):
+    seconds = Index(large).seconds.tolist()
+    place = large.parent / ".train.jsonl.index"
+    place.write_bytes(damage)
+    assert Index(large).seconds.tolist() == seconds
+    place.write_bytes(place.read_bytes()[:-4])  # cut short
+    assert Index(large).seconds.tolist() == seconds and len(place.read_bytes()) == 128 + 12 * 50
+
+
+def test_where_nothing_can_be_written_nothing_is_kept(large, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(sidecar.os, "replace", refuse)
+    assert len(Index(large)) == 50 and [p.name for p in large.parent.iterdir()] == ["train.jsonl"]
+
+
+def test_another_process_opens_the_manifest_itself(large):
+    index = Index(large)
+    sent = pickle.dumps(index)
+    assert len(sent) < 500
+    assert pickle.loads(sent)[17] == index[17]
+    large.write_text(large.read_text().replace("1.125", "9.125"))
+    with pytest.raises(UserError, match="train.jsonl: has changed while it was being used"):
+        pickle.loads(sent)
+
+
+def test_the_last_line_may_lack_its_end(large):
+    large.write_text(large.read_text().rstrip("\n"))
+    index = Index(large)
+    assert len(index) == 50 and index[49] == list(manifest.read(large))[49]
 
 
 def test_rounded_lengths_give_few_shapes_and_batches_no_larger():

@@ -16,6 +16,7 @@ from asrtts.registry import UserError
 from asrtts.search.attention_beam import attention_beam
 from asrtts.search.hypothesis import Hypothesis
 from asrtts.search.joint_beam import joint_beam
+from asrtts.search.language_model import Fusion
 
 
 class Config(Settings):
@@ -101,6 +102,7 @@ class Head(nn.Module):
         length_bonus: float = 0.0,
         ctc: Tensor | Callable[[Tensor], Tensor] | None = None,
         ctc_weight: float = 0.0,
+        lm: Fusion | None = None,
     ) -> list[list[Hypothesis]]:
         """The n best token sequences of each utterance.
 
@@ -109,9 +111,9 @@ class Head(nn.Module):
         """
         decoder = self.decoder.start(enc, enc_lens)
         if ctc is None or ctc_weight == 0:
-            return attention_beam(decoder, enc_lens, self.eos, beam, nbest, length_bonus)
+            return attention_beam(decoder, enc_lens, self.eos, beam, nbest, length_bonus, lm=lm)
         log_probs = ctc(enc) if callable(ctc) else ctc
-        return joint_beam(decoder, log_probs, enc_lens, self.eos, beam, nbest, length_bonus, ctc_weight)
+        return joint_beam(decoder, log_probs, enc_lens, self.eos, beam, nbest, length_bonus, ctc_weight, lm=lm)
 
     def internal_lm(self, tokens: Tensor, token_lens: Tensor) -> Tensor | None:
         """What the decoder makes of its own past alone: log-probabilities (N, U) of the tokens where nothing is heard.

@@ -21,6 +21,7 @@ from asrtts.registry import UserError
 from asrtts.search.ctc_greedy import ctc_greedy
 from asrtts.search.ctc_prefix import ctc_prefix_beam
 from asrtts.search.hypothesis import Hypothesis
+from asrtts.search.language_model import Fusion
 
 
 class Config(Settings):
@@ -103,11 +104,12 @@ class Head(nn.Module):
         method: Literal["greedy", "prefix_beam"] = "greedy",
         beam: int = 10,
         nbest: int = 1,
+        lm: Fusion | None = None,
     ) -> list[list[Hypothesis]]:
-        """Best path of each utterance, or its n best token sequences."""
+        """Best path of each utterance, or its n best token sequences; only these hear of a language model."""
         if method == "greedy":
             return ctc_greedy(self.log_probs(enc), enc_lens)
-        return ctc_prefix_beam(self.log_probs(enc), enc_lens, beam, nbest)
+        return ctc_prefix_beam(self.log_probs(enc), enc_lens, beam, nbest, lm=lm)
 
     def internal_lm(self, tokens: Tensor, token_lens: Tensor) -> Tensor | None:
         """None: a frame's token does not depend on the tokens before it."""

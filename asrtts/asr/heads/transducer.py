@@ -1,6 +1,7 @@
 """The Transducer head: a predictor of tokens, a joiner, and the exact loss over all alignments (Graves 2012).
 
-The joiner is weight @ tanh(encoder projection + predictor projection) + bias, as in ESPnet and icefall.
+The joiner is weight @ tanh(encoder projection + predictor projection) + bias, as in ESPnet and icefall. With `prune` it
+is trained in the few cells of the lattice that a simple joiner finds likely (Kuang et al. 2022).
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from asrtts.asr.picture import Picture
@@ -16,8 +17,10 @@ from asrtts.config import Settings
 from asrtts.losses.rnnt_backends import rnnt_backend
 from asrtts.losses.rnnt_joiner import rnnt_from_joiner
 from asrtts.losses.rnnt_lattice import best_path, edge_posteriors
+from asrtts.losses.rnnt_pruning import kept_cells, simple_rnnt
 from asrtts.nn.predictor import LstmPredictor, StatelessPredictor
 from asrtts.search.hypothesis import Hypothesis
+from asrtts.search.language_model import Fusion
 from asrtts.search.transducer_beam import transducer_beam
 from asrtts.search.transducer_greedy import transducer_greedy
 
@@ -25,6 +28,16 @@ from asrtts.search.transducer_greedy import transducer_greedy
 class PredictorConfig(Settings):
     kind: Literal["stateless", "lstm"] = "stateless"
     context: int = Field(2, ge=1)  # tokens a stateless predictor sees; more gained nothing in Ghodsi et al. 2020
+
+
+class PruneConfig(Settings):
+    """icefall's names and values: --prune-range, --simple-loss-scale, --warm-step."""
+
+    range: int = Field(5, ge=2)  # tokens of each frame that the joiner sees; beyond the longest text, the loss is exact
+    simple_weight: float = Field(0.5, gt=0.0)  # of the simple joiner's loss; without it nothing finds the likely cells
+    # Batches in which the simple joiner's weight falls from 1 and the true one's rises from 0.1 to 1: at first the
+    # likely cells are not found yet.
+    warmup_batches: int = Field(2000, ge=0)
 
 
 class Config(Settings):
@@ -36,7 +49,16 @@ class Config(Settings):
     dropout: float = Field(0.1, ge=0.0, lt=1.0)  # on both sides of the joiner
     embedding_dropout: float = Field(0.1, ge=0.0, lt=1.0)
     loss_backend: Literal["native", "warp_rnnt", "torchaudio"] = "native"  # the others hold all logits at once
+    prune: PruneConfig | None = None  # `prune: {}` trains faster where U is long and V large, not exactly
     max_symbols_per_frame: int = Field(5, ge=1)  # searches read the next frame after so many tokens
+
+    @model_validator(mode="after")
+    def _prunes_natively(self) -> Config:
+        if self.prune and self.loss_backend != "native":
+            raise ValueError(
+                f"prune works with loss_backend: native alone, not with {self.loss_backend}; leave out one of the two"
+            )
+        return self
 
 
 class Head(nn.Module):
@@ -56,6 +78,10 @@ class Head(nn.Module):
         self.from_predictor = nn.Linear(dim, config.joiner_dim, bias=False)
         self.joiner = nn.Linear(config.joiner_dim, vocab_size)
         self.dropout = nn.Dropout(config.dropout)
+        if config.prune:
+            self.simple_from_encoder = nn.Linear(enc_dim, vocab_size)
+            self.simple_from_predictor = nn.Linear(dim, vocab_size)
+            self.register_buffer("batches_seen", torch.zeros((), dtype=torch.int64))
 
     def auxiliary(self) -> list[str]:
         """What the loss holds beside the Transducer's own: nothing."""
@@ -64,24 +90,47 @@ class Head(nn.Module):
     def loss(
         self, enc: Tensor, enc_lens: Tensor, tokens: Tensor, token_lens: Tensor, layers: list[Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """Mean over utterances; one without a frame counts as zero, as no alignment of it exists."""
+        """Mean over utterances; one without a frame counts as zero, as no alignment of it exists.
+
+        Pruned in training alone: the loss on held-out data is the exact one, and compares with that of other runs.
+        """
         possible = enc_lens > 0
         if not possible.all():
             enc, enc_lens, tokens, token_lens = (x[possible] for x in (enc, enc_lens, tokens, token_lens))
         if not len(enc):
             return {"loss": sum(p.sum() for p in self.parameters()) * 0.0 + enc.float().sum() * 0.0}
         tokens = tokens[:, : int(token_lens.max())]
-        projected = self.from_encoder(self.dropout(enc)), self.from_predictor(self.dropout(self.predictor(tokens)))
-        target = tokens, enc_lens, token_lens
+        heard, said = self.dropout(enc), self.dropout(self.predictor(tokens))
+        projected, target = (self.from_encoder(heard), self.from_predictor(said)), (tokens, enc_lens, token_lens)
+        out_layer = self.joiner.weight, self.joiner.bias
+        if self.config.prune and self.training:
+            simple, posterior = simple_rnnt(self.simple_from_encoder(heard), self.simple_from_predictor(said), *target)
+            kept = kept_cells(posterior, enc_lens, token_lens, self.config.prune.range)
+            pruned = rnnt_from_joiner(*projected, *out_layer, *target, kept=kept)
+            return self._weighted(simple.sum() / len(possible), pruned.sum() / len(possible))
         if self.config.loss_backend == "native":
-            losses = rnnt_from_joiner(*projected, self.joiner.weight, self.joiner.bias, *target)
+            losses = rnnt_from_joiner(*projected, *out_layer, *target)
         else:
             logits = self._join(projected[0].unsqueeze(2), projected[1].unsqueeze(1))
             losses = rnnt_backend(self.config.loss_backend)(logits, *target, 0)
         return {"loss": losses.sum() / len(possible)}
 
+    def _weighted(self, simple: Tensor, pruned: Tensor) -> dict[str, Tensor]:
+        """Both losses of a pruned batch as one, and as parts for the log."""
+        prune = self.config.prune
+        warm = (self.batches_seen / prune.warmup_batches).clamp_max(1.0) if prune.warmup_batches else 1.0
+        self.batches_seen += 1
+        loss = (1.0 - warm * (1.0 - prune.simple_weight)) * simple + (0.1 + 0.9 * warm) * pruned
+        return {"loss": loss, "simple": simple.detach(), "pruned": pruned.detach()}
+
     def search(
-        self, enc: Tensor, enc_lens: Tensor, method: str = "greedy", beam: int = 10, nbest: int = 1
+        self,
+        enc: Tensor,
+        enc_lens: Tensor,
+        method: str = "greedy",
+        beam: int = 10,
+        nbest: int = 1,
+        lm: Fusion | None = None,
     ) -> list[list[Hypothesis]]:
         """n-best lists of a batch (B, T, D), best first; greedy search has one entry and no use for `beam`."""
         assert method in ("greedy", "beam"), method
@@ -94,8 +143,8 @@ class Head(nn.Module):
         )
         limit = self.config.max_symbols_per_frame
         if method == "greedy":
-            return transducer_greedy(*given, max_symbols_per_frame=limit)
-        return transducer_beam(*given, beam=beam, nbest=nbest, max_symbols_per_frame=limit)
+            return transducer_greedy(*given, max_symbols_per_frame=limit, lm=lm)
+        return transducer_beam(*given, beam=beam, nbest=nbest, max_symbols_per_frame=limit, lm=lm)
 
     def internal_lm(self, tokens: Tensor, token_lens: Tensor) -> Tensor | None:
         """What predictor and joiner make of the tokens alone: log-probabilities (N, U) where nothing is heard.

@@ -8,7 +8,7 @@ cd "$(dirname "$0")" || exit
 . ../../../utils/stages.sh
 
 corpus=    # folder that has the corpus; empty: ASRTTS_CORPORA has it, or it is downloaded
-head=ctc   # ctc, transducer, attention or hybrid: conf/<head>.yaml
+head=ctc   # ctc, transducer, attention, hybrid or transducer_ctc: conf/<head>.yaml
 seed=1     # of weights, batches and augmentation
 exp=       # folder of the run; empty: exp/<head>
 options "$@"

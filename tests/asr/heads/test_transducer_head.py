@@ -48,6 +48,46 @@ def test_says_what_it_learned(kind):
         assert [-best[0].score for best in found] == pytest.approx(losses, abs=0.01)
 
 
+def test_pruned_it_says_what_it_learned_too():
+    """With windows that hide most of the lattice, and a warm-up."""
+    model, case = head("stateless", prune={"range": 2, "simple_weight": 0.5, "warmup_batches": 20}), batch()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        model.loss(*case)["loss"].backward()
+        optimizer.step()
+    assert all(p.grad is not None and p.grad.any() for p in model.parameters())
+    found = model.eval().search(*case[:2])
+    assert [best[0].tokens for best in found] == [t[:n].tolist() for t, n in zip(*case[2:], strict=True)]
+
+
+def test_pruned_with_a_range_of_all_tokens_it_is_the_exact_loss_and_the_simple_one():
+    model, case = head("stateless", prune={"range": 6, "simple_weight": 0.25, "warmup_batches": 0}), batch()
+    parts = model.loss(*case)
+    assert torch.equal(parts["pruned"], head("stateless").loss(*case)["loss"].detach())  # the same starting weights
+    torch.testing.assert_close(parts["loss"], 0.25 * parts["simple"] + parts["pruned"])
+    assert torch.equal(model.eval().loss(*case)["loss"], parts["pruned"])
+
+
+def test_pruning_warms_up_and_remembers_how_far_it_is():
+    model, case = head("stateless", prune={"warmup_batches": 4}), batch()
+    weights = [(1.0, 0.1), (0.875, 0.325), (0.75, 0.55), (0.625, 0.775), (0.5, 1.0), (0.5, 1.0)]
+    for number, (simple, pruned) in enumerate(weights):
+        parts = model.loss(*case)
+        torch.testing.assert_close(parts["loss"], simple * parts["simple"] + pruned * parts["pruned"])
+        if number == 2:
+            state = model.state_dict()
+            model = head("stateless", prune={"warmup_batches": 4}, seed=1)
+            model.load_state_dict(state)
+        model.eval().loss(*case)  # validation does not count
+        model.train()
+
+
+def test_pruning_needs_the_native_loss():
+    with pytest.raises(ValidationError, match="prune works with loss_backend: native alone, not with warp_rnnt"):
+        Config(prune={}, loss_backend="warp_rnnt")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_padding_does_not_change_the_loss(kind):
     model, (enc, enc_lens, tokens, token_lens) = head(kind), batch()

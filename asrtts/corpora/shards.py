@@ -1,0 +1,130 @@
+"""Tar shards in the layout of WebDataset: `<utt_id>.flac` (or wav) with `<utt_id>.txt` or `<utt_id>.json` beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from asrtts.config import warn
+from asrtts.data.utterance import Utterance
+from asrtts.registry import UserError
+
+HOMEPAGE = "https://github.com/webdataset/webdataset"
+
+AUDIO = (".flac", ".wav", ".ogg", ".mp3", ".sph")
+TEXTS = (".txt", ".json")
+PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
+
+@dataclass
+class _Sample:
+    """The members of one key."""
+
+    place: tuple[int, int] | None = None  # offset and size of the audio
+    txt: str | None = None
+    about: dict[str, str] | None = None  # of the json
+
+    @property
+    def text(self) -> str | None:
+        return self.txt if self.txt is not None else (self.about or {}).get("text")
+
+
+def download(root: Path) -> Path:
+    """There is nothing to get: the shards are the user's own."""
+    raise UserError(f"shards are your own: give their folder to `asrtts prepare shards DIR data`, not to {root}")
+
+
+def utterances(root: Path) -> dict[str, list[Utterance]]:
+    """The splits of `root`: itself, named as the folder, or each folder in it that holds *.tar.
+
+    Nothing is unpacked: an utterance is its place in the shard, so that no name can lead anywhere. Members that are
+    neither audio nor text are passed over. The text is that of `.txt`, else the key `text` of `.json`, which may also
+    name the `speaker`.
+
+    Raises:
+        UserError: no shard is there; one is compressed or cut short; a key has two files of a kind; a text cannot be
+            read. Shard and member are named.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; name the folder of the shards, or that of train, dev and test")
+    folders = [root] if _shards(root) else sorted(path for path in root.iterdir() if path.is_dir() and _shards(path))
+    if not folders:
+        packed = [path for path in sorted(root.rglob("*")) if path.name.endswith(PACKED)]
+        if packed:
+            _refuse_packed(packed[0])
+        raise UserError(f"{root}: no shards (looked for *.tar in it and in the folders below)")
+    return {folder.resolve().name: [u for shard in _shards(folder) for u in _read(shard)] for folder in folders}
+
+
+def _shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.tar"))
+
+
+def _read(shard: Path) -> list[Utterance]:
+    """The utterances of a shard, in the order of their audio."""
+    samples: dict[str, _Sample] = {}
+    try:
+        with tarfile.open(shard, "r:") as members:
+            for member in members:
+                key, dot, suffix = member.name.rpartition(".")
+                if member.isreg() and not member.issparse() and dot + suffix.lower() in AUDIO + TEXTS:
+                    _put(samples.setdefault(key, _Sample()), members, member, dot + suffix.lower(), shard)
+            end = members.offset
+        with open(shard, "rb") as file:
+            file.seek(end)
+            if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:  # tarfile stops at anything else too
+                raise tarfile.ReadError("its end is missing")
+    except tarfile.ReadError as error:
+        with open(shard, "rb") as file:
+            magic = file.read(6)
+        if magic.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")):
+            _refuse_packed(shard)
+        raise UserError(f"{shard}: cut short or no tar file ({error}); copy or write it again") from None
+    except OSError as error:
+        raise UserError(f"{shard}: cannot be read ({error})") from None
+    mute = [key for key, sample in samples.items() if not sample.place]
+    unwritten = [key for key, sample in samples.items() if sample.place and sample.text is None]
+    if mute:
+        warn(f"{shard}: {len(mute)} texts have no audio and are left out, e.g. {mute[0]}")
+    if unwritten:
+        warn(f"{shard}: {len(unwritten)} audio files have no text and are left out, e.g. {unwritten[0]}")
+    found = [
+        Utterance(key, os.path.abspath(shard), s.text, (s.about or {}).get("speaker", ""), offset=at, size=size)
+        for key, s in samples.items()
+        if s.place and s.text is not None
+        for at, size in [s.place]
+    ]
+    return sorted(found, key=lambda u: u.offset)
+
+
+def _put(sample: _Sample, members: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, shard: Path) -> None:
+    """Note one member of a sample."""
+    at = f"{shard}: {member.name}"
+    before = {".txt": sample.txt, ".json": sample.about}.get(suffix, sample.place)
+    if before is not None:
+        raise UserError(f"{at}: this shard has two such files of that name; take one of them out")
+    if suffix in AUDIO:
+        sample.place = (member.offset_data, member.size) if member.size else None
+        return
+    try:
+        content = members.extractfile(member).read().decode("utf-8-sig")
+        about = json.loads(content) if suffix == ".json" else {}
+    except ValueError as error:
+        raise UserError(f"{at}: cannot be read ({error})") from None
+    if not isinstance(about, dict) or not all(isinstance(about.get(key, ""), str) for key in ("text", "speaker")):
+        raise UserError(f"{at}: wanted an object whose `text` and `speaker` are texts, found {content!r:.60}")
+    if suffix == ".txt":
+        sample.txt = content.strip("\r\n")
+    else:
+        sample.about = about
+
+
+def _refuse_packed(path: Path) -> None:
+    raise UserError(
+        f"{path}: a compressed shard cannot be read at any place, and audio hardly shrinks; "
+        "unpack it to a plain tar (gunzip, bunzip2, unxz or unzstd)"
+    )

@@ -1,0 +1,152 @@
+"""How many cells of the lattice a training Transducer passes: what `rnnt_joiner` computes again in its backward.
+
+    python benchmarks/alive_rows.py exp/transducer-1 data/train [--snapshots 3] [--batches 6]
+
+A line for the weights before training and for snapshots of the run, evenly spread. Batches are those of training:
+augmented, with dropout and in the run's precision. Alive is the share of real cells whose posterior is above the
+threshold; the gradient's error is that of leaving out the others (the greatest of the batches, relative, in float32,
+over the inputs of the joiner and its weights); time is that of joiner and loss, forward and backward, leaving them out
+/ not. A run keeps its last
+snapshots only: to see the early ones, train with training.keep_last=1000.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest import mock
+
+import torch
+from _common import interleaved, machine, ratio
+from torch import Tensor
+
+from asrtts.asr.heads import transducer
+from asrtts.asr.model import AsrModel
+from asrtts.bin.train import round_frames
+from asrtts.data import batching
+from asrtts.data.dataset import UtteranceDataset
+from asrtts.experiment import Run
+from asrtts.losses.rnnt_joiner import rnnt_from_joiner
+from asrtts.registry import UserError
+from asrtts.training.trainer import wants_bf16
+
+THRESHOLDS = (1e-7, 1e-5, 1e-3)  # the first is the default of rnnt_from_joiner
+CPU = torch.device("cpu")
+
+
+def training_batches(run: Run, manifest: str, views: int) -> Iterator[dict]:
+    e, index, tokenizer = run.experiment, batching.Index(manifest), run.tokenizer
+    dataset = UtteranceDataset(
+        index,
+        e.features,
+        run.statistics,
+        tokenizer.encode,
+        augment=e.augmentation,
+        views=views,
+        seed=e.seed,
+        round_frames=round_frames(e),
+    )
+    for request in batching.requests(e.batching, e.augmentation, index.seconds, e.seed):
+        yield dataset[request]
+
+
+def joined(model: AsrModel, batch: dict, autocast: bool) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """What the head gives to `rnnt_from_joiner` for a batch, as leaves that want gradients, and the mask of a pruned
+    one."""
+    given: list[tuple[tuple[Tensor, ...], dict[str, Tensor]]] = []
+
+    def record(*args: Tensor, **options: Tensor) -> Tensor:
+        given.append((args, options))
+        return rnnt_from_joiner(*args, **options)
+
+    with (
+        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+        mock.patch.object(transducer, "rnnt_from_joiner", record),
+    ):
+        model(batch)
+    args, options = given[0]
+    floats = (x.detach().float().requires_grad_() for x in args[:4])
+    return (*floats, *args[4:]), options
+
+
+def gradient(case: tuple[Tensor, ...], options: dict[str, Tensor], autocast: bool, threshold: float) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        losses = rnnt_from_joiner(*case, threshold=threshold, **options)
+    return torch.cat([x.flatten() for x in torch.autograd.grad(losses.sum(), case[:4])])
+
+
+def posteriors(case: tuple[Tensor, ...], options: dict[str, Tensor], autocast: bool) -> Tensor:
+    """Of every real cell, as one row. They are what the loss has kept for its backward, last of all."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        *_, on_blank, on_label = rnnt_from_joiner(*case, **options).grad_fn.saved_tensors
+    t, u = (torch.arange(n) for n in on_blank.shape[1:])
+    real = (t[:, None] < case[5][:, None, None]) & (u <= case[6][:, None, None])
+    return (on_blank + on_label)[real]
+
+
+def line(name: str, model: AsrModel, batches: list[dict], autocast: bool) -> str:
+    """A row of the table: means over batches."""
+    model.train()
+    torch.manual_seed(0)  # the same dropout for all weights
+    cells, shares, errors, gains, loss = 0, [], [], [], []
+    for batch in batches:
+        case, options = joined(model, batch, autocast)
+        found = posteriors(case, options, autocast)
+        cells += len(found)
+        shares.append([float((found > threshold).double().mean()) for threshold in THRESHOLDS])
+        sparse, dense = (gradient(case, options, False, threshold) for threshold in (THRESHOLDS[0], 0.0))
+        errors.append(float((sparse - dense).norm() / dense.norm()))
+        ways: dict[str, Callable[[], Tensor]] = {
+            "sparse": lambda c=case, o=options: gradient(c, o, autocast, THRESHOLDS[0]),
+            "dense": lambda c=case, o=options: gradient(c, o, autocast, 0.0),
+        }
+        gains.append(ratio(interleaved(ways, 2), "sparse", "dense"))
+        with torch.no_grad():
+            loss.append(float(rnnt_from_joiner(*case, **options).mean()))
+    alive = [f"{100 * statistics.mean(column):.1f} %" for column in zip(*shares, strict=True)]
+    numbers = [
+        f"{statistics.mean(loss):.2f}",
+        str(cells),
+        *alive,
+        f"{max(errors):.1e}",
+        f"{statistics.median(gains):.2f}",
+    ]
+    return f"| {' | '.join([name, *numbers])} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("exp", type=Path, help="folder of the run, e.g. exp/transducer-1")
+    parser.add_argument("manifest", help="e.g. data/train")
+    parser.add_argument("--snapshots", type=int, default=3, help="how many of those that are there (default: 3)")
+    parser.add_argument("--batches", type=int, default=6)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    run = Run.open(args.exp)
+    experiment = run.experiment
+    if "transducer" not in experiment.heads:
+        raise UserError(f"{args.exp}: has no transducer head, but {', '.join(experiment.heads)}")
+    there = sorted(path.stem for path in (args.exp / "snapshots").glob("*.safetensors"))
+    count = min(args.snapshots, len(there))
+    chosen = [there[round(i * (len(there) - 1) / max(1, count - 1))] for i in range(count)]
+    model = run.build_model(experiment, run.tokenizer.vocab_size)
+    stream = training_batches(run, args.manifest, model.views)
+    batches = [next(stream) for _ in range(args.batches)]
+    autocast = wants_bf16(experiment.training.precision, CPU)
+    print(f"{args.exp.name}, {machine()}, {'bf16' if autocast else 'float32'} products, {args.batches} batches\n")
+    print("| update | loss | cells |" + "".join(f" alive > {t:g} |" for t in THRESHOLDS) + " gradient's error | time |")
+    print("|---|" + "---:|" * (len(THRESHOLDS) + 4))
+    print(line("0", model, batches, autocast), flush=True)
+    for name in chosen:
+        print(line(str(int(name)), run.load_model(f"snapshots/{name}"), batches, autocast), flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))

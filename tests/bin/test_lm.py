@@ -1,0 +1,182 @@
+"""`asrtts lm`, and what `decode` and `score` make of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from asrtts.bin import decode, lm, score
+from asrtts.data import manifest
+from asrtts.lm import lm_folder
+from asrtts.registry import UserError
+from asrtts.text import tokenizer
+from asrtts.text.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="module")
+def made(tones, tmp_path_factory):
+    """An n-gram of the tones' text."""
+    folder = tmp_path_factory.mktemp("lm") / "lm"
+    lm.main([*texts(tones), str(folder), "--order", "3", *options(tones)])
+    return folder
+
+
+def texts(tones):
+    return [str(tones / "data/train")]
+
+
+def options(tones):
+    return ["--tokens", str(tones / "data/tokens"), "--dev", str(tones / "data/dev")]
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    def copy(head="ctc"):
+        shutil.copytree(trained(head), tmp_path / head, dirs_exist_ok=True)
+        return tmp_path / head
+
+    return copy
+
+
+def refused(match, main, *argv):
+    with pytest.raises(UserError, match=match) as error:
+        main([str(arg) for arg in argv])
+    assert "\n" not in str(error.value)
+
+
+def test_the_folder_is_whole_and_tells_its_perplexity(tones, made, capsys):
+    assert sorted(p.name for p in made.iterdir()) == ["lm.json", "ngram.arpa", "tokens"]
+    about = lm_folder.about(made)
+    assert about["order"] == 3 and 1 < about["token_perplexity"] < 7 < about["word_perplexity"]
+
+
+def test_a_finished_model_is_left_alone_and_a_damaged_or_other_one_made_anew(tones, made, tmp_path, capsys):
+    folder = tmp_path / "lm"
+    given = [*texts(tones), str(folder), *options(tones)]
+    lm.main([*given, "--order", "2"])
+    before = (folder / "ngram.arpa").stat().st_mtime_ns
+    capsys.readouterr()
+    lm.main([*given, "--order", "2"])
+    err = capsys.readouterr().err
+    assert "finished before" in err and "perplexity" in err and (folder / "ngram.arpa").stat().st_mtime_ns == before
+    (folder / "tokens/tokens.txt").write_text("damaged")
+    for order in ("2", "3"):
+        lm.main([*given, "--order", order])
+        assert "finished before" not in capsys.readouterr().err and lm_folder.about(folder)["order"] == int(order)
+    assert (folder / "ngram.arpa").read_bytes() == (made / "ngram.arpa").read_bytes()
+
+
+def test_a_text_file_and_an_arpa_file_give_the_same_model(tones, made, tmp_path):
+    lines = [u.text for u in manifest.read(tones / "data/train")]
+    (tmp_path / "train.txt").write_text("\n".join(lines) + "\n")
+    lm.main([str(tmp_path / "train.txt"), str(tmp_path / "text"), "--order", "3", *options(tones)])
+    assert (tmp_path / "text/ngram.arpa").read_bytes() == (made / "ngram.arpa").read_bytes()
+    lm.main([str(made / "ngram.arpa"), str(tmp_path / "arpa"), *options(tones)])
+    assert (tmp_path / "arpa/ngram.arpa").read_bytes() == (made / "ngram.arpa").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("head", "method", "used"),
+    [
+        ("ctc", "auto", "ctc_prefix_beam"),
+        ("transducer", "auto", "transducer_beam"),
+        ("transducer", "transducer_greedy", "transducer_greedy"),
+        ("attention", "auto", "attention_beam"),
+        ("hybrid", "auto", "joint_beam"),
+    ],
+)
+def test_every_head_decodes_with_it_beside_the_result_without_it(tones, made, run, head, method, used):
+    folder, test = run(head), str(tones / "data/test")
+    bare = ["--threads", "1", f"method={method if method != 'auto' else used}"]
+    decode.main([str(folder), test, *bare])
+    decode.main([str(folder), test, *bare, f"lm={made}", "lm_weight=0", "--name", "test_zero"])
+    decode.main(
+        [str(folder), test, "--threads", "1", f"method={method}", f"lm={made}", "lm_weight=5", "--name", "t_lm"]
+    )
+    plain, zero, fused = ((folder / f"decode/{name}.jsonl").read_text() for name in ("test", "test_zero", "t_lm"))
+    assert zero == plain != fused
+    summary = json.loads((folder / "decode/t_lm.summary.json").read_text())
+    assert summary["method"] == used and (summary["lm"], summary["lm_weight"]) == (str(made), 5.0)
+    assert "lm" not in json.loads((folder / "decode/test.summary.json").read_text())
+    score.main([str(folder), "--on", test, "--name", "test", "--name", "t_lm"])
+    found = [json.loads((folder / f"score/{name}/score.json").read_text()) for name in ("test", "t_lm")]
+    assert [f["system"] for f in found] == [f"{head} test", f"{head} t_lm"]
+    assert found[0]["run"]["family"] != found[1]["run"]["family"]
+
+
+def test_the_size_of_a_batch_changes_nothing(tones, made, run):
+    for head in ("ctc", "transducer", "hybrid"):
+        folder, lines = run(head), []
+        for size in ("0.1", "1000"):
+            fused = [f"lm={made}", f"lodr={made}", "length_bonus=0.5", "beam=3", "--batch-seconds", size]
+            decode.main([str(folder), str(tones / "data/test"), "--threads", "1", *fused])
+            lines.append([json.loads(line) for line in (folder / "decode/test.jsonl").read_text().splitlines()])
+        assert [line["hyp"] for line in lines[0]] == [line["hyp"] for line in lines[1]]
+        assert [line["score"] for line in lines[0]] == pytest.approx([line["score"] for line in lines[1]], abs=1e-3)
+
+
+def test_a_model_of_other_tokens_is_refused_by_name(tones, made, run, tmp_path):
+    tokenizer.make(["ABCDEF"], "char").save(tmp_path / "tokens")
+    given = ["--order", "2", "--tokens", tmp_path / "tokens", "--dev", tones / "data/dev"]
+    lm.main([str(a) for a in (*texts(tones), tmp_path / "other", *given)])
+    fused = f"lm={tmp_path / 'other'}"
+    match = r"other: a language model of 8 char tokens .* the recognizer has \d+ char tokens"
+    refused(match, decode.main, run(), tones / "data/test", fused)
+
+
+def test_what_is_wrong_is_one_line(tones, made, run, tmp_path):
+    folder, test = run(), tones / "data/test"
+    refused("none: no language model here .*lm.json is missing", decode.main, folder, test, f"lm={tmp_path / 'none'}")
+    refused("no language model can help it", decode.main, folder, test, f"lm={made}", "method=ctc_greedy")
+    refused("wanted a bare name", decode.main, folder, test, "--name", "a/b")
+    refused("wanted 1 or more", lm.main, *texts(tones), tmp_path / "lm", "--order", "0", *options(tones))
+    refused("has its own", lm.main, made / "ngram.arpa", tmp_path / "lm", "--order", "2", *options(tones))
+    refused("no such text", lm.main, tmp_path / "gone.txt", tmp_path / "lm", *options(tones))
+    refused("no such manifest", lm.main, tmp_path / "gone", tmp_path / "lm", *options(tones))
+    (tmp_path / "empty.txt").write_text("\n\n")
+    refused("every sentence is empty", lm.main, tmp_path / "empty.txt", tmp_path / "lm", *options(tones))
+    assert not (tmp_path / "lm").exists()
+    copy = shutil.copytree(made, tmp_path / "copy")
+    (copy / "ngram.arpa").write_text("\\data\\\nngram 1=2\n")
+    refused("ngram.arpa: ends at line 2", decode.main, folder, test, f"lm={copy}")
+    assert Tokenizer.load(made / "tokens").fingerprint() == Tokenizer.load(tones / "data/tokens").fingerprint()
+
+
+SMALL = ["training.updates=6", "training.validate_every=3", "model.dim=8", "training.threads=1"]
+SMALL += ["training.precision=float32", "training.tensorboard=false"]
+
+
+def test_a_neural_model_is_trained_once_and_decodes(tones, run, tmp_path, capsys):
+    folder = tmp_path / "lstm"
+    given = [*texts(tones), str(folder), "--neural", *SMALL, *options(tones), "--device", "cpu"]
+    lm.main(given)
+    weights, about = (folder / "model.safetensors").read_bytes(), lm_folder.about(folder)
+    assert about["kind"] == "lstm" and about["update"] in (3, 6) and 1 < about["token_perplexity"] < 9
+    (folder / "lm.json").unlink()
+    lm.main(given)  # as after a kill just before the end
+    assert (folder / "model.safetensors").read_bytes() == weights and lm_folder.about(folder) == about
+    refused("other settings, text or tokens", lm.main, *given, "model.dim=9")
+    for name in ("checkpoints", "snapshots", "begun", "settings.yaml", "train.jsonl"):  # decoding needs none of these
+        shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
+    for head in ("ctc", "transducer", "hybrid"):
+        decode.main([str(run(head)), str(tones / "data/test"), "--threads", "1", f"lm={folder}", "lm_weight=2"])
+    (folder / "model.safetensors").write_bytes(weights[:-9])
+    refused("model.safetensors: damaged", decode.main, run(), tones / "data/test", f"lm={folder}")
+    (folder / "model.safetensors").unlink()
+    refused("model.safetensors: not there", decode.main, run(), tones / "data/test", f"lm={folder}")
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        (["--neural", "--order", "3"], "has no order"),
+        (["training.updates=6"], "is a setting of --neural"),
+        (["--neural", "training.update=6"], "did you mean 'updates'"),
+        (["--neural", "training.keep_best=0", "training.keep_last=1"], "keep_best is 0"),
+    ],
+)
+def test_settings_that_do_not_fit_the_kind_are_one_line(tones, tmp_path, given, match):
+    refused(match, lm.main, *texts(tones), tmp_path / "lm", *given, *options(tones))
+    assert not (tmp_path / "lm").exists()

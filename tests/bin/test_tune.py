@@ -1,0 +1,100 @@
+"""`asrtts tune`: every point is what decode gives, the best is written and used, a test set is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from asrtts.bin import decode, lm, score, tune
+from asrtts.registry import UserError
+
+
+@pytest.fixture(scope="module")
+def made(tones, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lm") / "lm"
+    given = ["--order", "2", "--tokens", str(tones / "data/tokens"), "--dev", str(tones / "data/dev")]
+    lm.main([str(tones / "data/train"), str(folder), *given])
+    return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    def copy(head):
+        shutil.copytree(trained(head), tmp_path / head, dirs_exist_ok=True)
+        return tmp_path / head
+
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("head", "settings", "tried"),
+    [
+        ("ctc", [], ["lm_weight=0,4", "length_bonus=0,2"]),
+        ("transducer", ["lodr={lm}"], ["lm_weight=1", "lodr_weight=0,0.5"]),
+        ("hybrid", ["beam=3"], ["lm_weight=0,1", "ctc_weight=0.3,0.6", "length_bonus=0.5"]),
+    ],
+)
+def test_every_point_is_what_decode_and_score_give(tones, made, run, head, settings, tried):
+    folder, dev = run(head), str(tones / "data/dev")
+    fixed = [f"lm={made}", *(s.format(lm=made) for s in settings)]
+    tune.main([str(folder), dev, *fixed, "--threads", "1", *(word for t in tried for word in ("--try", t))])
+    about = json.loads((folder / "tuned/lm.json").read_text())
+    chosen = yaml.safe_load((folder / "tuned/lm.yaml").read_text())
+    assert len(about["points"]) == {"ctc": 4, "transducer": 2, "hybrid": 4}[head]
+    rates = [(point["wer"], point["cer"]) for point in about["points"]]
+    assert rates[about["best"]] == min(rates) and rates.index(min(rates)) == about["best"]
+    single = [t for t in tried if "," not in t]
+    for point in about["points"][:2]:
+        given = [f"{key}={value}" for key, value in point.items() if key not in ("wer", "cer")]
+        decode.main([str(folder), dev, "--threads", "1", f"method={chosen['method']}", *fixed, *single, *given])
+        score.main([str(folder), "--on", dev])
+        found = json.loads((folder / "score/dev/score.json").read_text())
+        assert (found["wer"]["percent"], found["cer"]["percent"]) == pytest.approx(
+            (point["wer"], point["cer"]), abs=1e-3
+        )
+    decode.main([str(folder), str(tones / "data/test"), "--threads", "1", "--tuned", "lm"])
+    summary = json.loads((folder / "decode/test_lm.summary.json").read_text())
+    assert summary["method"] == chosen["method"] and summary["length_bonus"] == chosen["length_bonus"]
+
+
+def test_a_test_set_and_the_training_set_are_refused_whatever_their_name(tones, made, run, tmp_path):
+    folder, data = run("ctc"), tmp_path / "data"
+    shutil.copytree(tones / "data", data)
+    shutil.copy(data / "test.jsonl", data / "dev2.jsonl")
+    for name, match in (
+        ("test", "is a test set"),
+        ("dev2", r"is a test set \(test.jsonl\)"),
+        ("train", "trained on it"),
+    ):
+        with pytest.raises(UserError, match=match):
+            tune.main([str(folder), str(data / name), f"lm={made}"])
+    assert not (folder / "tuned").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (["--try", "lm_wieght=1"], "did you mean 'lm_weight'"),
+        (["--try", "lm_weight=a"], "wanted numbers, e.g. lm_weight=0,0.5,1"),
+        (["--try", "lm_weight=-1"], "lm_weight"),
+        (["--try", "ctc_weight=0.3"], "changes nothing in ctc_prefix_beam"),
+        (["--try", "lodr_weight=0.3"], "changes nothing in ctc_prefix_beam"),
+        (["--try", "length_bonus=1", "length_bonus=2"], "is given as a setting of every point"),
+        (["--name", "a/b"], "bare name"),
+        (["lm=null"], "ctc_greedy has nothing to tune"),
+    ],
+)
+def test_a_wrong_option_is_one_line(tones, made, run, options, match):
+    with pytest.raises(UserError, match=match) as error:
+        tune.main([str(run("ctc")), str(tones / "data/dev"), f"lm={made}", *options])
+    assert "\n" not in str(error.value)
+
+
+def test_a_name_that_was_not_tuned_is_answered_with_the_nearest(tones, made, run):
+    folder = run("ctc")
+    tune.main([str(folder), str(tones / "data/dev"), f"lm={made}", "--try", "lm_weight=1", "--try", "length_bonus=0"])
+    with pytest.raises(UserError, match="did you mean 'lm'"):
+        decode.main([str(folder), str(tones / "data/test"), "--tuned", "lmm"])
