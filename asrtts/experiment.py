@@ -165,6 +165,12 @@ class Run:
                     "run would be neither. Train into a new folder, or add --restart to throw this one away"
                 )
         old = self.facts()
+        if old and old.get("init") != facts.get("init"):
+            began, now = (f"--init {of['init']}" if "init" in of else "random weights" for of in (old, facts))
+            raise UserError(
+                f"{self.folder}: this run began with {began}, now it is {now}; give the command that it began with, "
+                "train into a new folder, or add --restart to throw this one away"
+            )
         for key, what in HASHES.items():
             if key in old and old[key] != facts[key]:
                 raise UserError(

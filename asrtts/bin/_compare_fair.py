@@ -28,7 +28,6 @@ FACTS = {
     "data_hash": "training data",
     "dev_hash": "dev data",
     "tokens_hash": "tokens",
-    "init": "encoder weights to begin with",
     "precision": "precision of the training",
     "average": "rule of the averaging",
 }
@@ -111,7 +110,7 @@ def differences(found: Sequence[System]) -> dict[str, dict[str, Any]]:
 def unknown(found: Sequence[System]) -> dict[str, list[str]]:
     """What could not be checked, since the run of a system does not say it."""
     missing = {key: [s.name for s in found if s.conditions.get(key) is None] for key in _keys(found)}
-    return {key: names for key, names in missing.items() if names and key != "init"}
+    return {key: names for key, names in missing.items() if names}
 
 
 def refuse_unequal(found: Sequence[System], allowed: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -136,7 +135,12 @@ def _family(member: Member) -> str:
     hashes = {key: member.facts.get(key) for key in experiment.HASHES}
     family = member.facts.get("family") or experiment.family(member.settings, hashes)
     search = {key: value for key, value in member.summary.items() if key in ("method", "ctc_weight") or _effort(key)}
-    return repr((family, member.facts.get("init"), member.facts.get("average"), sorted(search.items())))
+    return repr((family, begun_from(member), member.facts.get("average"), sorted(search.items())))
+
+
+def begun_from(member: Member) -> str:
+    """Whose encoder weights a run began with; which file it was, `encoder_hash` says for every seed."""
+    return member.facts.get("init", "random weights").partition(":")[0]
 
 
 def _conditions(members: Sequence[Member]) -> dict[str, Any]:
@@ -149,6 +153,7 @@ def _conditions(members: Sequence[Member]) -> dict[str, Any]:
         if not key.startswith(FREE) and key not in HARMLESS_KEYS
     }
     values |= {key: first.facts.get(key) for key in FACTS}
+    values["init"] = begun_from(first)
     values |= {f"search.{key}": value for key, value in first.summary.items() if _effort(key)}
     if not settings["training.patience"]:  # else each run may stop at another update, by the same rule
         updates = {m.facts.get("updates") for m in members}

@@ -81,6 +81,12 @@ def _size(member: Member) -> float | Missing:
     return path.stat().st_size / 1e6 if path.is_file() else Missing(f"there is no {path.name}")
 
 
+def _train_minutes(member: Member) -> float | Missing:
+    """With those of the run that it began with."""
+    own = member.facts.get("train_minutes")
+    return Missing("not recorded: training has not ended") if own is None else own + member.facts.get("init_minutes", 0)
+
+
 def _rtf(member: Member) -> float | Missing:
     """Of one thread, since two threads help one head more than another."""
     summary = member.summary
@@ -128,7 +134,7 @@ COSTS = {
     "train_minutes": Measure(
         "training, minutes",
         "{:.1f}".format,
-        _fact("train_minutes", "not recorded: training has not ended"),
+        _train_minutes,
         statistics.fmean,
     ),
 }
@@ -216,6 +222,7 @@ def described(system: System) -> dict[str, Any]:
         "loss_weights": model.weights,
         "auxiliary_losses": auxiliary,
         "views": model.views,
+        "init": _compare_fair.begun_from(first),
         "search": _search(first),
         "decode": first.summary,
     }

@@ -81,6 +81,7 @@ def sections(comparison: Comparison) -> list[Section]:
             "what was trained and searched",
             [
                 row("losses", lambda s: s["losses"]),
+                row("encoder began with", lambda s: _began(s["init"])),
                 row("views of an utterance", lambda s: str(s["views"])),
                 row("seeds", lambda s: " ".join(str(run["seed"]) for run in s["runs"])),
                 row("search", lambda s: s["search"]),
@@ -95,6 +96,10 @@ def sections(comparison: Comparison) -> list[Section]:
         ]
         found.append((heading, rows))
     return found
+
+
+def _began(init: str) -> str:
+    return f"{init} weights" if init != "random weights" else init
 
 
 def _verdicts(comparison: Comparison) -> list[str]:

@@ -65,6 +65,8 @@ class Run(Record):
 class RunCost(Run):
     updates: NonNegativeInt | None = None
     encoder_hash: str | None = None
+    init: str = "random weights"
+    init_minutes: NonNegativeFloat = 0.0
     peak_memory_mb: NonNegativeFloat | None = None
     peak_gpu_memory_mb: NonNegativeFloat | None = None
 

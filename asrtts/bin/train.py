@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
         start_from(args.init, model.encoder, settings.encoder)
     facts = experiment.facts_of(settings, tokenizer, model)
     facts |= {"device": device.type, "precision": precision(settings.training.precision, device)}
-    facts |= {"init": args.init} if args.init else {}
+    facts |= begun_from(args.init) if args.init else {}
     if rank == 0:
         prepare_folder(run, settings, facts, tokenizer, index, args.restart)
     parallel.wait()
@@ -79,6 +79,14 @@ def main(argv: list[str]) -> None:
     if rank == 0 and run.facts().get("updates") != trainer.update:
         run.record(train_minutes=round(trainer.seconds / 60, 2), updates=trainer.update, **memory.peak(device))
     parallel.stop()
+
+
+def begun_from(source: str) -> dict[str, Any]:
+    """What run.json says of the weights to begin with; of a run of ours, the minutes that went into them too."""
+    folder = Path(source.partition(":")[2]).parent
+    before = Run(folder).facts() if (folder / "config.yaml").is_file() else {}
+    minutes = [before[key] for key in ("train_minutes", "init_minutes") if key in before]
+    return {"init": source} | ({"init_minutes": round(sum(minutes), 2)} if minutes else {})
 
 
 def prepare_folder(

@@ -163,6 +163,24 @@ def test_seeds_of_one_system_are_one_column_and_their_spread_counts(recipe: Path
     assert not any("trained once" in note for note in found["notes"])
 
 
+def test_seeds_that_began_with_trained_encoders_are_one_system_and_their_minutes_are_counted(recipe: Path) -> None:
+    def begun(name: str, head: str, seed: int) -> str:
+        facts = {"init": f"asrtts:exp/encoder-{seed}/model.safetensors", "init_minutes": 20.0}
+        return decoded(name, wrong(3), head, (f"seed={seed}",), facts)
+
+    runs = [begun(f"{head}-{seed}", head, seed) for head in ("ctc", "transducer") for seed in (1, 2)]
+    found = compared(*runs)["systems"]
+    assert [(system["name"], system["init"]) for system in found] == [("ctc", "asrtts"), ("transducer", "asrtts")]
+    assert found[0]["measures"]["train_minutes"]["value"] == 25.0
+    page = Path("exp/compare/compare.md").read_text()
+    assert "| encoder began with | asrtts weights | asrtts weights |" in page
+
+
+def test_random_weights_against_trained_ones_are_refused(recipe: Path) -> None:
+    begun = decoded("begun", wrong(3), facts={"init": "wenet:avg.pt"})
+    assert "init (begun wenet, plain random weights)" in refused(begun, decoded("plain", wrong(4), "transducer"))
+
+
 def test_one_seed_against_several_has_no_test(recipe: Path) -> None:
     exps = [*_seeds("ctc", (2, 3)), decoded("transducer", wrong(20), "transducer")]
     assert "seeds (ctc 1 2, transducer 1)" in refused(*exps)
