@@ -19,6 +19,7 @@ from asrtts.registry import UserError
 TOP = Path(__file__).resolve().parents[1]
 RECIPES = sorted(path.parent for path in TOP.glob("egs/*/asr/run.sh"))
 CONFS = sorted(path for recipe in RECIPES for path in recipe.glob("conf/**/*.yaml") if path.name != "encoder.yaml")
+SHARED = {"encoder.yaml", "pretraining.yaml"}  # what all heads have, and what their encoder begins with
 HEADS = {"ctc", "transducer", "attention", "hybrid"}
 MIXES = {"hybrid": {"ctc", "attention"}, "transducer_ctc": {"ctc", "transducer"}}
 HEAD_KEYS = {"base", "heads", "decoding"}
@@ -56,9 +57,22 @@ def test_every_command_of_run_sh_is_a_verb_with_arguments_that_parse(recipe):
     for head in sorted(HEADS):
         commands = lines(recipe / "run.sh", "--head", head)
         verbs = [check(command, recipe) for command in commands]
-        assert [v for v in verbs if v != "prepare"] == ["download", "tokenize", "train", "average", "decode", "score"]
-        trained = next(command for command in commands if command[1] == "train")
-        experiment.load(recipe / trained[2], trained[4:])
+        rest = ["train", "average"] * sum(v == "train" for v in verbs) + ["decode", "score"]
+        assert [v for v in verbs if v != "prepare"] == ["download", "tokenize", *rest]
+        for trained in (command for command in commands if command[1] == "train"):
+            experiment.load(recipe / trained[2], [word for word in trained[4:] if "=" in word])
+
+
+@pytest.mark.parametrize("recipe", [r for r in RECIPES if (r / "conf/pretraining.yaml").is_file()], ids=name)
+def test_every_head_begins_with_the_encoder_that_was_trained_first(recipe):
+    for head in sorted(HEADS):
+        commands = lines(recipe / "run.sh", "--head", head, "--seed", "3", "--stage", "3", "--stop-stage", "3")
+        first, averaged, second, _ = commands
+        assert (first[2], second[2]) == ("conf/pretraining.yaml", f"conf/{head}.yaml")
+        assert averaged == ["asrtts", "average", first[3]]
+        assert second[4:] == ["seed=3", "--init", f"asrtts:{first[3]}/model.safetensors"]
+        encoders = [experiment.load(recipe / command[2]).encoder for command in (first, second)]
+        assert encoders[0] == encoders[1]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=name)
@@ -67,7 +81,7 @@ def test_every_command_of_compare_sh_parses_and_the_table_holds_what_was_trained
     assert [check(command, recipe) for command in commands][-1] == "compare"
     trained = []
     for command in commands[:-1]:
-        trained += [c[3] for c in lines(recipe / "run.sh", *command[1:]) if c[1] == "train"]
+        trained += [c[3] for c in lines(recipe / "run.sh", *command[1:]) if c[1] == "train"][-1:]
     compared = [argument for argument in commands[-1] if argument.startswith("exp/")]  # exp/ctc-* is every seed
     assert len(trained) == len(compared) >= 3
     assert all(fnmatchcase(run, pattern) for run, pattern in zip(trained, compared, strict=True))
@@ -102,7 +116,7 @@ def test_settings_build_their_model(conf):
 
 @pytest.mark.parametrize("folder", sorted({conf.parent for conf in CONFS}), ids=name)
 def test_the_heads_of_a_recipe_share_everything_but_the_head(folder):
-    settings = {conf.stem: experiment.load(conf) for conf in folder.glob("*.yaml") if conf.name != "encoder.yaml"}
+    settings = {conf.stem: experiment.load(conf) for conf in folder.glob("*.yaml") if conf.name not in SHARED}
     assert HEADS <= set(settings) <= HEADS | set(MIXES)
     shared = [s.model_dump(mode="json", exclude={"heads", "decoding"}) for s in settings.values()]
     assert all(one == shared[0] for one in shared)
@@ -112,7 +126,7 @@ def test_the_heads_of_a_recipe_share_everything_but_the_head(folder):
 
 @pytest.mark.parametrize("folder", sorted({conf.parent for conf in CONFS}), ids=name)
 def test_the_heads_of_a_recipe_are_searched_with_equal_effort(folder):
-    searched = [experiment.load(conf) for conf in folder.glob("*.yaml") if conf.name != "encoder.yaml"]
+    searched = [experiment.load(conf) for conf in folder.glob("*.yaml") if conf.name not in SHARED]
     with torch.device("meta"):
         models = [AsrModel(s.encoder, s.heads, s.features.num_bins, vocab_size=30) for s in searched]
     assert {s.decoding.beam for s in searched} == {10}
@@ -123,7 +137,8 @@ def test_the_heads_of_a_recipe_are_searched_with_equal_effort(folder):
 @pytest.mark.parametrize("conf", CONFS, ids=name)
 def test_the_file_of_a_head_holds_the_head_alone(conf):
     values = yaml.safe_load(conf.read_text(encoding="utf-8"))
-    assert values["base"] == "encoder.yaml" and set(values) <= HEAD_KEYS
+    budget = {"training"} if conf.name in SHARED else set()
+    assert values["base"] == "encoder.yaml" and set(values) <= HEAD_KEYS | budget
 
 
 def test_a_misspelled_head_is_answered_with_the_nearest():
@@ -136,5 +151,5 @@ def test_with_lm_decodes_what_run_sh_trained_and_scores_it_beside_the_result_wit
     for head in sorted(HEADS):
         commands = lines(recipe / "with_lm.sh", "--head", head)
         assert [check(command, recipe) for command in commands] == ["lm", "tune", "decode", "score"]
-        trained = next(c for c in lines(recipe / "run.sh", "--head", head) if c[1] == "train")
+        trained = [c for c in lines(recipe / "run.sh", "--head", head) if c[1] == "train"][-1]
         assert {command[2] for command in commands[1:]} == {trained[3]}
