@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from asrtts.bin import _compare_fair
+from asrtts.bin import _compare_fair, _decoded
 from asrtts.bin._compare_fair import Member, System
-from asrtts.bin._decoded import Line, TimedLine
-from asrtts.bin._decoded import lines as lines_of
+from asrtts.bin._decoded import Line
 from asrtts.data.utterance import Utterance
 from asrtts.experiment import Run
 from asrtts.metrics import emission, error_rate, significance, verdict
@@ -168,7 +167,6 @@ def search_steps(lines: Sequence[Line]) -> float | Missing:
 def emission_delay(
     system: System,
     words: Outputs,
-    test: str,
     utterances: dict[str, Utterance],
     spoken: emission.Alignment | None,
 ) -> dict[str, Any]:
@@ -177,7 +175,7 @@ def emission_delay(
         return {"value": None, "why": "no --alignment"}
     found: list[float] = []
     for member, edits in zip(system.members, words.edits, strict=True):
-        lines = lines_of(member.exp, test, utterances, TimedLine)
+        lines = _decoded.lines(member.exp, member.decoding, utterances, _decoded.TimedLine)
         for (utt_id, utterance), edit in zip(utterances.items(), edits, strict=True):
             emitted = emission.word_times((piece.token, piece.time) for piece in lines[utt_id].tokens)
             if utt_id in spoken and [word for word, _ in emitted] == lines[utt_id].hyp.split():
@@ -216,15 +214,9 @@ def described(system: System) -> dict[str, Any]:
         "loss_weights": model.weights,
         "auxiliary_losses": auxiliary,
         "views": model.views,
-        "search": _search(first),
+        "search": _decoded.search([member.summary for member in system.members]),
         "decode": first.summary,
     }
-
-
-def _search(member: Member) -> str:
-    """joint_beam 10"""
-    method, beam = member.summary.get("method"), member.summary.get("beam")
-    return f"{method or 'not recorded'}{f' {beam}' if (beam or 1) > 1 else ''}"
 
 
 def allowed(unequal: dict[str, dict[str, Any]]) -> dict[str, dict[str, str]]:
