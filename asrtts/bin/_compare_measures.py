@@ -18,8 +18,10 @@ from asrtts.bin._compare_fair import Member, System
 from asrtts.bin._decoded import Line
 from asrtts.data.utterance import Utterance
 from asrtts.experiment import Run
+from asrtts.lm import lm_folder
 from asrtts.metrics import emission, error_rate, significance, verdict
 from asrtts.metrics.verdict import Outputs
+from asrtts.registry import UserError
 
 
 class Missing(str):
@@ -76,8 +78,14 @@ def _fact(key: str, reason: str, scale: float = 1.0) -> Callable[[Member], float
 
 
 def _size(member: Member) -> float | Missing:
+    """Of the weights and of the language models that had a say."""
     path = member.exp / f"{member.summary.get('weights', 'model')}.safetensors"
-    return path.stat().st_size / 1e6 if path.is_file() else Missing(f"there is no {path.name}")
+    try:
+        files = [path, *(lm_folder.model_file(folder) for folder, _ in member.search.lms)]
+    except UserError as error:
+        return Missing(str(error))
+    gone = next((file for file in files if not file.is_file()), None)
+    return Missing(f"there is no {gone.name}") if gone else sum(file.stat().st_size for file in files) / 1e6
 
 
 def _rtf(member: Member) -> float | Missing:
@@ -192,14 +200,14 @@ def measured(properties: dict[str, Any] | Missing) -> Measured:
         return {key: {"value": None, "why": str(properties)} for key in keys}
     p = properties
     values = {
-        "encoder_macs": p["encoder_macs"] / 1e6,
-        "search_macs": p["search_macs"] / 1e6,
+        "encoder_macs": p["encoder_macs"],
+        "search_macs": p["search_macs"],
         "lengths": [p["frames"], p["tokens"]],
         "internal_lm": [p["internal_lm_perplexity"], p["uniform_perplexity"]],
         "alignment": [p["alignment"], p["attention_frames"]],
         "monotonic": [p["monotonic_percent"], p["alignment"]],
     }
-    return {key: {"value": value, "why": None} for key, value in values.items()}
+    return {key: joined([value], max) for key, value in values.items()}
 
 
 def described(system: System) -> dict[str, Any]:

@@ -40,8 +40,10 @@ def style(number: int) -> dict[str, Any]:
 
 
 def curves(systems: Sequence[System]) -> tuple[list[Plot], list[str]]:
-    """Training loss and validation error against updates, every run a line, once for all that was decoded of it; and
-    what is left out, with the reason."""
+    """Training loss and validation error against updates, every run a line; and what is left out, with the reason.
+
+    Several decodings of a run have one training: its line is that of the first.
+    """
     found: list[tuple[int, str, tuple[Curve, Curve]]] = []
     missing: dict[str, list[str]] = defaultdict(list)  # reason -> runs
     first: dict[Path, str] = {}
@@ -158,7 +160,8 @@ def _macs(measures: dict[str, Any]) -> float | None:
 
 
 def _why(system: dict[str, Any], what: str) -> str:
-    reason = system["measures"]["encoder_macs" if what == "multiply-adds" else "size_mb"]["why"]
+    keys = ("encoder_macs", "search_macs") if what == "multiply-adds" else ("size_mb",)
+    reason = next((why for key in keys if (why := system["measures"][key]["why"])), None)
     return reason or "no error rate, since the references hold no words"
 
 
