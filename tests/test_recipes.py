@@ -147,9 +147,10 @@ def test_a_misspelled_head_is_answered_with_the_nearest():
 
 
 @pytest.mark.parametrize("recipe", [r for r in RECIPES if (r / "with_lm.sh").is_file()], ids=name)
-def test_with_lm_decodes_what_run_sh_trained_and_scores_it_beside_the_result_without(recipe):
+def test_with_lm_decodes_what_run_sh_trained_and_compares_it_with_the_result_without(recipe):
     for head in sorted(HEADS):
         commands = lines(recipe / "with_lm.sh", "--head", head)
-        assert [check(command, recipe) for command in commands] == ["lm", "tune", "decode", "score"]
+        assert [check(command, recipe) for command in commands] == ["lm", "tune", "decode", "score", "compare"]
         trained = [c for c in lines(recipe / "run.sh", "--head", head) if c[1] == "train"][-1]
         assert {command[2] for command in commands[1:]} == {trained[3]}
+        assert commands[-1][3] == f"{trained[3]}:test_lm"

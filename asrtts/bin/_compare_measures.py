@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from asrtts.bin import _compare_fair
+from asrtts.bin import _compare_fair, _decoded
 from asrtts.bin._compare_fair import Member, System
-from asrtts.bin._decoded import Line, TimedLine
-from asrtts.bin._decoded import lines as lines_of
+from asrtts.bin._decoded import Line
 from asrtts.data.utterance import Utterance
 from asrtts.experiment import Run
+from asrtts.lm import lm_folder
 from asrtts.metrics import emission, error_rate, significance, verdict
 from asrtts.metrics.verdict import Outputs
+from asrtts.registry import UserError
 
 
 class Missing(str):
@@ -77,8 +78,14 @@ def _fact(key: str, reason: str, scale: float = 1.0) -> Callable[[Member], float
 
 
 def _size(member: Member) -> float | Missing:
+    """Of the weights and of the language models that had a say."""
     path = member.exp / f"{member.summary.get('weights', 'model')}.safetensors"
-    return path.stat().st_size / 1e6 if path.is_file() else Missing(f"there is no {path.name}")
+    try:
+        files = [path, *(lm_folder.model_file(folder) for folder, _ in member.search.lms)]
+    except UserError as error:
+        return Missing(str(error))
+    gone = next((file for file in files if not file.is_file()), None)
+    return Missing(f"there is no {gone.name}") if gone else sum(file.stat().st_size for file in files) / 1e6
 
 
 def _train_minutes(member: Member) -> float | Missing:
@@ -174,7 +181,6 @@ def search_steps(lines: Sequence[Line]) -> float | Missing:
 def emission_delay(
     system: System,
     words: Outputs,
-    test: str,
     utterances: dict[str, Utterance],
     spoken: emission.Alignment | None,
 ) -> dict[str, Any]:
@@ -183,7 +189,7 @@ def emission_delay(
         return {"value": None, "why": "no --alignment"}
     found: list[float] = []
     for member, edits in zip(system.members, words.edits, strict=True):
-        lines = lines_of(member.exp, test, utterances, TimedLine)
+        lines = _decoded.lines(member.exp, member.decoding, utterances, _decoded.TimedLine)
         for (utt_id, utterance), edit in zip(utterances.items(), edits, strict=True):
             emitted = emission.word_times((piece.token, piece.time) for piece in lines[utt_id].tokens)
             if utt_id in spoken and [word for word, _ in emitted] == lines[utt_id].hyp.split():
@@ -200,14 +206,14 @@ def measured(properties: dict[str, Any] | Missing) -> Measured:
         return {key: {"value": None, "why": str(properties)} for key in keys}
     p = properties
     values = {
-        "encoder_macs": p["encoder_macs"] / 1e6,
-        "search_macs": p["search_macs"] / 1e6,
+        "encoder_macs": p["encoder_macs"],
+        "search_macs": p["search_macs"],
         "lengths": [p["frames"], p["tokens"]],
         "internal_lm": [p["internal_lm_perplexity"], p["uniform_perplexity"]],
         "alignment": [p["alignment"], p["attention_frames"]],
         "monotonic": [p["monotonic_percent"], p["alignment"]],
     }
-    return {key: {"value": value, "why": None} for key, value in values.items()}
+    return {key: joined([value], max) for key, value in values.items()}
 
 
 def described(system: System) -> dict[str, Any]:
@@ -223,15 +229,9 @@ def described(system: System) -> dict[str, Any]:
         "auxiliary_losses": auxiliary,
         "views": model.views,
         "init": _compare_fair.begun_from(first),
-        "search": _search(first),
+        "search": _decoded.search([member.summary for member in system.members]),
         "decode": first.summary,
     }
-
-
-def _search(member: Member) -> str:
-    """joint_beam 10"""
-    method, beam = member.summary.get("method"), member.summary.get("beam")
-    return f"{method or 'not recorded'}{f' {beam}' if (beam or 1) > 1 else ''}"
 
 
 def allowed(unequal: dict[str, dict[str, Any]]) -> dict[str, dict[str, str]]:

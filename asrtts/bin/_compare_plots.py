@@ -40,12 +40,17 @@ def style(number: int) -> dict[str, Any]:
 
 
 def curves(systems: Sequence[System]) -> tuple[list[Plot], list[str]]:
-    """Training loss and validation error against updates, every run a line; and what is left out, with the reason."""
+    """Training loss and validation error against updates, every run a line; and what is left out, with the reason.
+
+    Several decodings of a run have one training: its line is that of the first.
+    """
     found: list[tuple[int, str, tuple[Curve, Curve]]] = []
     missing: dict[str, list[str]] = defaultdict(list)  # reason -> runs
+    first: dict[Path, str] = {}
     for number, system in enumerate(systems):
         for member, label in zip(system.members, system.labels, strict=True):
-            history = read(member.exp)
+            drawn = first.setdefault(member.exp.resolve(), label)
+            history = read(member.exp) if drawn == label else Missing(f"it is that of {drawn}")
             if isinstance(history, Missing):
                 missing[history].append(label)
             else:
@@ -135,8 +140,9 @@ def costs(comparison: dict[str, Any]) -> tuple[list[Plot], list[str]]:
 
 
 def family(system: dict[str, Any]) -> str:
-    """Systems of one family differ in their size only: heads, losses and search are the same."""
-    return f"{system['losses']}, {system['views']} views, {system['search']}"
+    """Systems of one family differ in their size only: heads, losses and search are the same, but for tuned weights."""
+    search = [system["decode"].get(key) for key in ("method", "beam", "lm", "lodr")]
+    return f"{system['losses']}, {system['views']} views, {search}"
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -154,7 +160,8 @@ def _macs(measures: dict[str, Any]) -> float | None:
 
 
 def _why(system: dict[str, Any], what: str) -> str:
-    reason = system["measures"]["encoder_macs" if what == "multiply-adds" else "size_mb"]["why"]
+    keys = ("encoder_macs", "search_macs") if what == "multiply-adds" else ("size_mb",)
+    reason = next((why for key in keys if (why := system["measures"][key]["why"])), None)
     return reason or "no error rate, since the references hold no words"
 
 

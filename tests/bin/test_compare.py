@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from asrtts import config, experiment
-from asrtts.bin import _compare_plots, _compare_table, compare, score
+from asrtts.bin import _compare_fair, _compare_plots, _compare_table, compare, score
 from asrtts.registry import UserError
 
 TOP = Path(__file__).resolve().parents[2]
@@ -61,11 +62,17 @@ def decoded(
     recorded |= {"family": experiment.family(settings, hashes), "updates": 800, "average": "last 10"}
     recorded |= {"precision": "float32", "train_minutes": 5.0, **(facts or {})}
     (exp / "run.json").write_text(json.dumps(recorded))
-    how = {"method": f"{head}_beam", "beam": 10, "weights": "model", "precision": "float32", "rtf": 0.05, "threads": 1}
-    (exp / "decode" / "test.summary.json").write_text(json.dumps({**how, "device": "cpu", **(summary or {})}))
-    lines = [{"utt_id": u, "hyp": hyp} for u, hyp in hyps.items()]
-    (exp / "decode" / "test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    decoding(exp, "test", hyps, {"method": f"{head}_beam", **(summary or {})})
     return str(exp)
+
+
+def decoding(exp: str | Path, name: str, hyps: dict[str, str], summary: dict[str, Any]) -> str:
+    """What decode --name leaves in a run's folder; how compare is told of it."""
+    how = {"method": "ctc_beam", "beam": 10, "weights": "model", "precision": "float32", "rtf": 0.05, "threads": 1}
+    Path(exp, f"decode/{name}.summary.json").write_text(json.dumps({**how, "device": "cpu", **summary}))
+    lines = [{"utt_id": u, "hyp": hyp} for u, hyp in hyps.items()]
+    Path(exp, f"decode/{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return f"{exp}:{name}"
 
 
 def compared(*argv: str) -> dict[str, Any]:
@@ -125,7 +132,8 @@ UNEQUAL = {
     "beam": ({"summary": {"beam": 1}}, "search.beam (ctc 10, other 1)", "search.beam"),
     "unfinished": ({"facts": {"updates": 400}}, "updates (ctc 800, other 400)", "updates"),
     "seeds": ({"overrides": ("seed=2",)}, "seeds (ctc 1, other 2)", "seeds"),
-    "what a later decode knows": ({"summary": {"lm": "4-gram"}}, "", "search"),
+    "language model": ({"summary": {"lm": "exp/lm"}}, "search.lm (ctc none, other exp/lm)", "search.lm"),
+    "what a later decode knows": ({"summary": {"pruning": 4}}, "", "search"),
 }
 
 
@@ -197,6 +205,112 @@ def test_the_same_run_twice_is_refused(recipe: Path) -> None:
     assert "the same settings and the same seed 1" in refused(*exps)
 
 
+# Several decodings of a run ----------------------------------------------------------------------------------------
+
+LM = {"lm": "exp/lm", "lm_weight": 0.4, "lodr": None, "lodr_weight": 0.1}
+
+
+def test_two_decodings_of_one_run_are_two_systems_each_with_its_own_summary(recipe: Path) -> None:
+    exp = decoded("ctc", wrong(2), summary={"rtf": 0.01, "peak_memory_mb": 100})
+    with_lm = decoding(exp, "test_lm", {**wrong(20), "u1": ""}, {**LM, "rtf": 0.02, "peak_memory_mb": 200})
+    found = compared(exp, with_lm, "--allow", "search.lm")
+    alone, fused = found["systems"]
+    assert [alone["name"], fused["name"]] == ["ctc", "ctc:test_lm"]
+    assert [(run["run"], run["exp"], run["decoding"]) for system in (alone, fused) for run in system["runs"]] == [
+        ("ctc", "exp/ctc", "test"),
+        ("ctc:test_lm", "exp/ctc", "test_lm"),
+    ]
+    assert alone["wer"]["percent"] > 2 * fused["wer"]["percent"] > 0
+    assert [alone["search"], fused["search"]] == ["ctc_beam 10", "ctc_beam 10 + lm 0.4"]
+    for key, values in {"rtf": (0.01, 0.02), "decode_memory_mb": (100, 200)}.items():
+        assert (alone["measures"][key]["value"], fused["measures"][key]["value"]) == values
+    assert fused["decode"]["lm"] == "exp/lm" and "lm" not in alone["decode"]
+    assert "ctc:test_lm: 1 of 60 hypotheses are empty." in found["notes"]
+    assert found["pairs"][0]["sentence"].startswith("ctc:test_lm is better than ctc by ")
+    assert found["fair"] == {"not_equal": {"search.lm": {"ctc": "none", "ctc:test_lm": "exp/lm"}}, "unknown": {}}
+    page = Path("exp/compare/compare.md").read_text()
+    assert "| ctc | ctc:test_lm |" in page and "| not equal: search.lm | none | exp/lm |" in page
+
+
+def test_a_language_model_is_effort_and_its_weights_are_free(recipe: Path) -> None:
+    exp = decoded("ctc", wrong(5))
+    first = decoding(exp, "test_lm", wrong(7), LM)
+    assert "search.lm (ctc none, ctc:test_lm exp/lm)" in (message := refused(exp, first))
+    assert message.endswith("in the table: --allow search.lm")
+    other = decoding(exp, "test_lm2", wrong(9), {**LM, "lm_weight": 0.7, "lodr": "exp/bigram"})
+    assert refused(first, other).endswith("in the table: --allow search.lodr")
+    decoding(exp, "test_lm2", wrong(9), {**LM, "lm_weight": 0.7})
+    assert [s["search"] for s in compared(first, other)["systems"]] == ["ctc_beam 10 + lm 0.4", "ctc_beam 10 + lm 0.7"]
+
+
+def test_a_decoding_without_the_language_model_of_its_settings_has_none(recipe: Path) -> None:
+    exp = decoded("ctc", wrong(5), overrides=("decoding.lm=exp/lm",))
+    assert _compare_fair.read(Path(exp), "test").search.lm is None
+    decoding(exp, "test_lm", wrong(7), {**LM, "lodr": "exp/bigram"})
+    assert _compare_fair.read(Path(exp), "test_lm").search.lms == [("exp/lm", 0.4), ("exp/bigram", -0.1)]
+
+
+def test_seeds_are_grouped_by_the_name_of_the_decoding_and_paired_by_run(recipe: Path) -> None:
+    exps = _seeds("ctc", (2, 3, 2))
+    decodings = [decoding(exp, "test_lm", wrong(n), LM) for exp, n in zip(exps, (4, 6, 4), strict=True)]
+    decoding(exps[1], "test_lm", wrong(6), {**LM, "lm_weight": 0.2, "lodr": "exp/bigram"})
+    assert "seeds (ctc 1 2 3, ctc:test_lm 1 3" in refused(*exps, *decodings)
+    decoding(exps[1], "test_lm", wrong(6), {**LM, "lm_weight": 0.2})
+    found = compared(*exps, *decodings, *_seeds("transducer", (2, 3, 2)), "--allow", "search.lm")
+    assert [system["name"] for system in found["systems"]] == ["ctc", "ctc:test_lm", "transducer"]
+    fused = found["systems"][1]
+    assert [run["run"] for run in fused["runs"]] == [f"ctc-{seed}:test_lm" for seed in (1, 2, 3)]
+    assert fused["search"] == "ctc_beam 10 + lm 0.2 to 0.4"
+    assert [pair["same_runs"] for pair in found["pairs"]] == [True, False, False]
+    assert [len(pair["mapsswe"]) for pair in found["pairs"]] == [3, 3, 3]
+    rates = [[run["percent"] for run in system["wer"]["runs"]] for system in found["systems"]]
+    gains = [a - b for a, b in zip(rates[0], rates[1], strict=True)]
+    paired, *apart = (pair["over_seeds"]["seed_variance"] for pair in found["pairs"])
+    assert 1e4 * paired == pytest.approx(statistics.variance(gains) / 3) and paired < min(apart)
+    assert "Decodings of the same runs are paired run by run." in found["notes"][0]
+
+
+def test_decodings_that_say_the_same_have_no_test(recipe: Path) -> None:
+    exps = _seeds("ctc", (2, 3))
+    found = compared(*exps, *(decoding(exp, "again", wrong(n), {}) for exp, n in zip(exps, (2, 3), strict=True)))
+    (pair,) = found["pairs"]
+    assert pair["sentence"].startswith("ctc and ctc:again have the same number of errors; no test: the difference ")
+
+
+def test_a_decoding_that_is_missing_is_answered_with_the_nearest(recipe: Path) -> None:
+    exp = decoded("ctc", wrong(5))
+    decoding(exp, "test_lm", wrong(7), LM)
+    decoding(exp, "dev", {"v1": "go"}, {})
+    message = "exp/ctc: no decoding 'test_ln'; did you mean 'test_lm'? (choices: dev, test, test_lm); `asrtts decode`"
+    assert message in refused(exp, "exp/ctc:test_ln")
+    assert "exp/ctc/decode/dev.jsonl:1: utterance 'v1' is not in the manifest" in refused(exp, "exp/ctc:dev")
+    assert "exp/ctx: no trained model here" in refused(exp, "exp/ctx:test_lm")
+    assert "exp:1/ctc: no trained model here" in refused(exp, "exp:1/ctc")
+
+
+def test_a_folder_may_have_a_colon_and_the_name_of_the_manifest_may_be_said(recipe: Path) -> None:
+    exps = [decoded("a:b", wrong(5)), decoded("a", wrong(7), "transducer")]
+    decoding(exps[0], "more", wrong(9), {})
+    found = compared(*exps, "exp/a:b:more", "exp/a:test")
+    assert [system["name"] for system in found["systems"]] == ["a:b", "a", "a:b:more"]
+
+
+def test_no_two_systems_have_one_name(recipe: Path) -> None:
+    other = decoded("ctc", wrong(4), overrides=("heads.ctc.inter_layers=[2]",))
+    found = compared(*_seeds("ctc", (2, 3)), other, "--allow", "seeds")
+    assert [system["name"] for system in found["systems"]] == ["ctc-1", "ctc"]
+
+
+def test_one_training_has_one_curve_and_costs_of_one_search_are_joined_whatever_its_weights(recipe: Path) -> None:
+    exp = decoded("ctc", wrong(5))
+    decodings = [decoding(exp, f"lm{w}", wrong(7), {**LM, "lm_weight": w}) for w in (1, 2)]
+    Path(exp, "train.jsonl").write_text('{"update": 1, "loss": 3.0}\n{"update": 2, "loss": 2.0}\n')
+    found = compared(exp, *decodings, "--allow", "search.lm", "--quick")
+    assert "No training curve: ctc:lm1, ctc:lm2: it is that of ctc." in Path("exp/compare/compare.html").read_text()
+    families = [_compare_plots.family(system) for system in found["systems"]]
+    assert families[0] != families[1] == families[2]
+
+
 def test_every_loss_weight_and_the_views_are_in_the_table(recipe: Path) -> None:
     ledger = ("heads.ctc.inter_layers=[2]", "heads.ctc.consistency=0.2")
     exps = [decoded("ctc", wrong(5), "ctc", ledger), decoded("hybrid", wrong(7), "hybrid")]
@@ -208,14 +322,15 @@ def test_every_loss_weight_and_the_views_are_in_the_table(recipe: Path) -> None:
 def test_missing_utterances_are_refused_or_left_out_of_all(recipe: Path) -> None:
     fewer = {u: text for u, text in wrong(7).items() if u != "u7"}
     exps = [decoded("ctc", wrong(5)), decoded("transducer", fewer, "transducer")]
-    assert "1 of the 60 utterances of test are missing, first 'u7'" in refused(*exps)
+    assert "1 of the 60 utterances of the manifest are missing, first 'u7'" in refused(*exps)
     found = compared(*exps, "--allow", "utterances")
     assert found["utterances"] == 59 and any("59 of the 60" in note for note in found["notes"])
 
 
 def test_another_test_set_is_refused(recipe: Path) -> None:
     exps = [decoded("ctc", wrong(5)), decoded("transducer", {"v1": "go"}, "transducer")]
-    assert "utterance 'v1' is not in the manifest test" in refused(*exps, "--allow", "utterances")
+    message = refused(*exps, "--allow", "utterances")
+    assert "utterance 'v1' is not in the manifest; name that of this decoding" in message
 
 
 def test_runs_that_are_none_or_not_decoded_are_refused(recipe: Path) -> None:
@@ -224,7 +339,7 @@ def test_runs_that_are_none_or_not_decoded_are_refused(recipe: Path) -> None:
     damaged = decoded("attention", PERFECT, "attention", facts={"train_minutes": "many"})
     assert "run.json: train_minutes holds 'many'; wanted a number" in refused(exp, damaged)
     Path(exp, "decode/test.jsonl").unlink()
-    assert "decode test first (stage 4). Decoded so far: nothing" in refused(exp)
+    assert "exp/ctc: no decoding 'test' (choices: none); `asrtts decode` makes it" in refused(exp)
 
 
 def test_empty_hypotheses_are_counted(recipe: Path) -> None:

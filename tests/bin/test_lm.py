@@ -52,6 +52,14 @@ def test_the_folder_is_whole_and_tells_its_perplexity(tones, made, capsys):
     assert about["order"] == 3 and 1 < about["token_perplexity"] < 7 < about["word_perplexity"]
 
 
+def test_a_language_model_of_weight_0_is_in_the_summary_too(tones, made, run):
+    given = [str(run()), str(tones / "data/test"), "--threads", "1", "method=ctc_prefix_beam"]
+    for name, settings in {"none": [], "zero": [f"lm={made}", "lm_weight=0"]}.items():
+        decode.main([*given, "--name", name, *settings])
+    none, zero = (json.loads((run() / f"decode/{name}.summary.json").read_text()) for name in ("none", "zero"))
+    assert "lm" not in none and (zero["lm"], zero["lm_weight"]) == (str(made), 0)
+
+
 def test_a_finished_model_is_left_alone_and_a_damaged_or_other_one_made_anew(tones, made, tmp_path, capsys):
     folder = tmp_path / "lm"
     given = [*texts(tones), str(folder), *options(tones)]
