@@ -118,7 +118,7 @@ def refuse_unequal(found: Sequence[System], allowed: Sequence[str]) -> dict[str,
     """The differences that were allowed. Raises UserError for one that was not, and for a name that is none."""
     keys = _keys(found)
     for key in allowed:
-        if not any(_covers(key, name) for name in keys):
+        if not key.startswith(FREE) and not any(_covers(key, name) for name in keys):
             raise UserError(f"--allow {key}: nothing that must be equal is called so{suggestion(key, _names(keys))}")
     unequal = differences(found)
     refused = {key: values for key, values in unequal.items() if not any(_covers(a, key) for a in allowed)}
@@ -209,9 +209,14 @@ def shown(value: Any) -> str:
 
 
 def _common(labels: Sequence[str]) -> str:
-    """ctc-1, ctc-2 -> ctc; a run that stands alone keeps its name."""
+    """ctc-1, ctc-2 -> ctc; ctc-1-dim96, ctc-2-dim96 -> ctc-dim96; a run that stands alone keeps its name."""
     if len(labels) == 1:
         return labels[0]
+    parts = [label.split("-") for label in labels]
+    if len(set(map(len, parts))) == 1:
+        alike = [column[0] for column in zip(*parts, strict=True) if len(set(column)) == 1]
+        if alike and alike[0]:
+            return "-".join(alike)
     first, last = min(labels), max(labels)
     same = next((i for i, (x, y) in enumerate(zip(first, last, strict=False)) if x != y), min(len(first), len(last)))
     return first[:same].rstrip("-_.")
