@@ -87,7 +87,7 @@ def systems(members: Sequence[Member]) -> list[System]:
             same = [str(m.exp) for m in group if m.seed == twice.seed]
             raise UserError(f"{' and '.join(same)}: the same settings and the same seed {twice.seed}; name one of them")
         here = [by_exp[m.exp] for m in group]
-        name = _common(here)
+        name = common(here)
         name = name if name and name not in names else here[0]
         names.append(name)
         found.append(System(name, group, here))
@@ -208,7 +208,7 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def _common(labels: Sequence[str]) -> str:
+def common(labels: Sequence[str]) -> str:
     """ctc-1, ctc-2 -> ctc; ctc-1-dim96, ctc-2-dim96 -> ctc-dim96; a run that stands alone keeps its name."""
     if len(labels) == 1:
         return labels[0]

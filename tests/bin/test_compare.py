@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,8 @@ def test_sizes_with_several_seeds_are_named_after_what_their_runs_share(recipe: 
     assert [len(system["runs"]) for system in found["systems"]] == [2, 2, 2, 2]
     families = [_compare_plots.family(system) for system in found["systems"]]
     assert families[0] == families[1] != families[2] == families[3]
+    assert _compare_plots.apart(names[:2]) == ["dim48", "dim96"] and _compare_plots.apart(names[:1]) == [""]
+    assert _compare_plots.apart(["ctc", "ctc-large"]) == ["ctc", "ctc-large"]
 
 
 def test_what_is_not_held_equal_may_be_allowed_too(recipe: Path) -> None:
@@ -305,6 +308,8 @@ def test_the_page_joins_sizes_of_one_family_and_says_what_it_leaves_out(recipe: 
     found = compared(*exps, "--allow", "encoder.dim", "--quick")
     assert len({_compare_plots.family(system) for system in found["systems"]}) == 1
     page = Path("exp/compare/compare.html").read_text()
+    (plot,) = re.findall(r'<svg role="img" aria-label="WER against size".*?</svg>', page, re.S)
+    assert ">small, large<" in plot and ">small<" in plot and ">large<" in plot
     assert "WER against size" in page and "WER against multiply-adds" not in page
     assert "Not drawn against multiply-adds: small, large: left out by --quick." in page
     assert "No training curve: small, large: there is no train.jsonl." in page
