@@ -26,6 +26,7 @@ from asrtts.experiment import Experiment, Run
 from asrtts.registry import UserError
 
 OPENING, CLOSING = "[{(", "]})"
+LAST_WORD = 20.0  # seconds that an interrupted step has to end by itself
 UNUSUAL = re.compile(r"[^\w.+-]+")  # in the name of a folder
 
 
@@ -140,7 +141,11 @@ def _verb(argv: list[str]) -> None:
     process.start()
     try:
         process.join()
-    finally:  # Ctrl-C
+    except KeyboardInterrupt:
+        process.join(LAST_WORD)
+        if not process.exitcode:
+            raise
+    finally:
         process.terminate()
         process.join()
     if process.exitcode:
@@ -153,6 +158,7 @@ def _front_door(argv: list[str]) -> None:
     Else two trainings would share a folder when a command that was killed is given again.
     """
     end_with_parent()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C reaches both; here it tidies the screen up
     sys.argv = ["asrtts", *argv]
     runpy.run_module("asrtts", run_name="__main__", alter_sys=True)
 

@@ -7,7 +7,7 @@ changes behind commas where there are any:
     asrtts crossvalidate conf/ctc.yaml conf/ctc.yaml,encoder.dropout=0.2 training.updates=2000 --out exp/folds
 
 `key=value` alone is of all. What is finished is not done again, also when settings are added. Test data is not read.
-docs/comparing.md says more.
+docs/choosing_settings.md says more.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ that are swept go together, the first values of all, then the second:
     asrtts sweep conf/ctc.yaml exp/ctc encoder.dim=72,144 encoder.feedforward=288,576 --test data/test
 
 trains exp/ctc-dim72 and exp/ctc-dim144; the first one names them. What is finished is not done again.
+docs/choosing_settings.md says more.
 """
 
 from __future__ import annotations
