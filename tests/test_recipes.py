@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 
 from asrtts import config, experiment, registry
 from asrtts.asr.model import AsrModel
+from asrtts.bin import _series, crossvalidate, sweep
 from asrtts.cli import ORDER
 from asrtts.registry import UserError
 
@@ -33,6 +35,16 @@ def lines(script: Path, *options: str) -> list[list[str]]:
     done = subprocess.run([str(script), "--dry-run", *options], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     return [shlex.split(line) for line in done.stdout.splitlines()]
+
+
+def without_runs(recipe: Path, place: Path) -> Path:
+    """A copy of the recipe, whose exp/* names no run that was trained here."""
+    shutil.copytree(TOP / "utils", place / "utils")
+    copy = place / recipe.relative_to(TOP)
+    shutil.copytree(recipe / "conf", copy / "conf")
+    for script in recipe.glob("*.sh"):
+        shutil.copy(script, copy)
+    return copy
 
 
 def check(command: list[str], recipe: Path) -> str:
@@ -154,3 +166,31 @@ def test_with_lm_decodes_what_run_sh_trained_and_compares_it_with_the_result_wit
         trained = [c for c in lines(recipe / "run.sh", "--head", head) if c[1] == "train"][-1]
         assert {command[2] for command in commands[1:]} == {trained[3]}
         assert commands[-1][3] == f"{trained[3]}:test_lm"
+
+
+@pytest.mark.parametrize("recipe", [r for r in RECIPES if (r / "sweep.sh").is_file()], ids=name)
+@pytest.mark.parametrize("given", [(), ("--sweep", "encoder.layers=5,6", "--seed", "3")])
+def test_sweep_trains_heads_in_sizes_that_fit_and_compares_them(recipe, given, tmp_path):
+    recipe = without_runs(recipe, tmp_path)
+    *sweeps, comparison = lines(recipe / "sweep.sh", *given)
+    assert [check(command, recipe) for command in (*sweeps, comparison)] == ["sweep"] * len(sweeps) + ["compare"]
+    assert len(sweeps) >= 3
+    args = registry.find("asrtts.bin", "compare").parser().parse_args(comparison[2:])
+    for command in sweeps:
+        swept, fixed = sweep.divided(command[4 : command.index("--test")])
+        assert set(args.allow) == {*swept, "encoder_hash"} and args.out == Path("exp/sweep")
+        for point in sweep.points(swept):
+            settings = experiment.load(recipe / command[2], [*fixed, *point])
+            with torch.device("meta"):
+                AsrModel(settings.encoder, settings.heads, settings.features.num_bins, vocab_size=30)
+            assert fnmatchcase(_series.named(command[3], point[:1]), str(args.exp[0]))
+
+
+@pytest.mark.parametrize("recipe", [r for r in RECIPES if (r / "folds.sh").is_file()], ids=name)
+def test_folds_are_of_settings_that_build_and_never_of_test(recipe):
+    (command,) = lines(recipe / "folds.sh")
+    assert check(command, recipe) == "crossvalidate" and not any("test" in word for word in command)
+    args = registry.find("asrtts.bin", "crossvalidate").parser().parse_args(command[2:])
+    variants, common = crossvalidate.read(args.settings)
+    loaded = [experiment.load(recipe / v.conf, [*common, *v.overrides]) for v in variants]
+    crossvalidate.one_data(variants, loaded)

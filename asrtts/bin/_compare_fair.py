@@ -102,7 +102,7 @@ def systems(members: Sequence[Member], test: str) -> list[System]:
             raise UserError(f"{' and '.join(same)}: the same settings and the same seed {twice.seed}; name one of them")
         here = [runs[m.exp] for m in group]
         suffix = "" if group[0].decoding == test else f":{group[0].decoding}"
-        name = _common(here)
+        name = common(here)
         if not name or f"{name}{suffix}" in taken or name in set(runs.values()) - set(here):
             name = here[0]
         taken.add(f"{name}{suffix}")
@@ -134,7 +134,7 @@ def refuse_unequal(found: Sequence[System], allowed: Sequence[str]) -> dict[str,
     """The differences that were allowed. Raises UserError for one that was not, and for a name that is none."""
     keys = _keys(found)
     for key in allowed:
-        if not any(_covers(key, name) for name in keys):
+        if not key.startswith(FREE) and not any(_covers(key, name) for name in keys):
             raise UserError(f"--allow {key}: nothing that must be equal is called so{suggestion(key, _names(keys))}")
     unequal = differences(found)
     refused = {key: values for key, values in unequal.items() if not any(_covers(a, key) for a in allowed)}
@@ -233,10 +233,15 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def _common(labels: Sequence[str]) -> str:
-    """ctc-1, ctc-2 -> ctc; a run that stands alone keeps its name."""
+def common(labels: Sequence[str]) -> str:
+    """ctc-1, ctc-2 -> ctc; ctc-1-dim96, ctc-2-dim96 -> ctc-dim96; a run that stands alone keeps its name."""
     if len(labels) == 1:
         return labels[0]
+    parts = [label.split("-") for label in labels]
+    if len(set(map(len, parts))) == 1:
+        alike = [column[0] for column in zip(*parts, strict=True) if len(set(column)) == 1]
+        if alike and alike[0]:
+            return "-".join(alike)
     first, last = min(labels), max(labels)
     same = next((i for i, (x, y) in enumerate(zip(first, last, strict=False)) if x != y), min(len(first), len(last)))
     return first[:same].rstrip("-_.")

@@ -28,6 +28,19 @@ class Missing(str):
     """Why there is no value."""
 
 
+def judged(
+    words: Sequence[Outputs], characters: Sequence[Outputs], speakers: Sequence[str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str, list[dict[str, Any]]]:
+    """The rates in words and in characters, in which of both the pairs are counted, and the pairs."""
+    known = speakers if all(speakers) and len(set(speakers)) > 1 else None
+    wer, cer = rates(words, known), rates(characters, known)
+    # Text without blanks, as most Chinese corpora have it, is one word an utterance: it is judged by characters.
+    by_characters = wer[0]["ref"] <= len(speakers) < cer[0]["ref"]
+    systems, unit = (characters, "characters") if by_characters else (words, "words")
+    drawn = verdict.resampled(systems), verdict.resampled(systems, known) if known else None
+    return wer, cer, unit, verdict.pairs(systems, *drawn, unit)
+
+
 def rates(systems: Sequence[Outputs], speakers: Sequence[str] | None) -> list[dict[str, Any]]:
     """The error rate of every system at one level, in percent, over its runs and of each of them."""
     by_utterance = verdict.resampled(systems)

@@ -15,7 +15,7 @@ FEW_SEGMENTS = 50
 def notes(comparison: dict[str, Any]) -> list[str]:
     """Lines, in the order of the table."""
     systems, pairs = comparison["systems"], comparison["pairs"]
-    found = [*_of_pairs(comparison), *_of_seeds(systems), *_of_speakers(comparison["speakers"])]
+    found = [*of_pairs(comparison), *_of_seeds(systems), *of_speakers(comparison["speakers"])]
     if comparison["utterances_left_out"]:
         whole = comparison["utterances"] + comparison["utterances_left_out"]
         found.append(f"Only {comparison['utterances']} of the {whole} utterances: the others were not decoded by all.")
@@ -40,7 +40,7 @@ def notes(comparison: dict[str, Any]) -> list[str]:
     return [*found, *_of_costs(systems)]
 
 
-def _of_pairs(comparison: dict[str, Any]) -> list[str]:
+def of_pairs(comparison: dict[str, Any]) -> list[str]:
     pairs = comparison["pairs"]
     tested = [pair for pair in pairs if pair["p"] is not None]
     if not tested:
@@ -66,7 +66,7 @@ def _of_seeds(systems: list[dict[str, Any]]) -> list[str]:
     return [f"{whose} {were} trained once: that says nothing of what another seed would give."]
 
 
-def _of_speakers(count: int | None) -> list[str]:
+def of_speakers(count: int | None) -> list[str]:
     if count is None:
         return ["No interval by speaker: the manifest does not name the speaker of every utterance."]
     if count == 1:

@@ -87,10 +87,15 @@ def named(text: str, test: str) -> tuple[Path, str]:
     return Path(exp), name
 
 
+def located(on: str) -> Path:
+    """The manifest's file; a bare name is looked for in data/."""
+    bare = Path(on).name == on and not Path(on).exists() and not Path(f"{on}.jsonl").exists()
+    return manifest.locate(Path("data") / on if bare else on)
+
+
 def references(on: str) -> tuple[str, dict[str, Utterance]]:
     """The manifest's name and its utterances: its texts are the references, whatever decode saw."""
-    bare = Path(on).name == on and not Path(on).exists() and not Path(f"{on}.jsonl").exists()
-    path = manifest.locate(Path("data") / on if bare else on)
+    path = located(on)
     utterances: dict[str, Utterance] = {}
     for utterance in manifest.read(path):
         if utterance.utt_id in utterances:

@@ -27,7 +27,7 @@ from asrtts.bin._compare_fair import Member, System
 from asrtts.bin._compare_measures import Missing
 from asrtts.config import ArgumentParser
 from asrtts.data.utterance import Utterance
-from asrtts.metrics import emission, error_rate, verdict
+from asrtts.metrics import emission, error_rate
 from asrtts.metrics.verdict import Outputs
 from asrtts.registry import UserError
 
@@ -142,11 +142,7 @@ def compare(
 ) -> dict[str, Any]:
     """What compare.json holds of the systems and their pairs; docs/comparing.md explains its keys."""
     speakers = [u.speaker for u in utterances.values()]
-    known = speakers if all(speakers) and len(set(speakers)) > 1 else None
-    wer, cer = _compare_measures.rates(words, known), _compare_measures.rates(characters, known)
-    # Text without blanks, as most Chinese corpora have it, is one word an utterance: it is judged by characters.
-    judged, unit = (characters, "characters") if wer[0]["ref"] <= len(utterances) < cer[0]["ref"] else (words, "words")
-    drawn = verdict.resampled(judged), verdict.resampled(judged, known) if known else None
+    wer, cer, unit, pairs = _compare_measures.judged(words, characters, speakers)
     rows = [
         {
             "name": system.name,
@@ -162,7 +158,7 @@ def compare(
     return {
         **{"utterances": len(utterances), "words": wer[0]["ref"], "characters": cer[0]["ref"]},
         "speakers": len(set(speakers)) if all(speakers) else None,
-        **{"systems": rows, "judged_by": unit, "pairs": verdict.pairs(judged, *drawn, unit)},
+        **{"systems": rows, "judged_by": unit, "pairs": pairs},
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,28 @@ def test_what_is_not_equal_is_refused_or_stands_in_the_table(kind: str, recipe: 
         name = message.split(" ")[0]
         assert name in found["fair"]["not_equal"]
         assert f"| not equal: {name} | " in Path("exp/compare/compare.md").read_text()
+
+
+def test_sizes_with_several_seeds_are_named_after_what_their_runs_share(recipe: Path) -> None:
+    """As `asrtts sweep` names them: ctc-1-dim96 and ctc-2-dim96 are ctc-dim96."""
+    exps = [
+        decoded(f"{head}-{seed}-dim{dim}", wrong(dim // 24 + seed), head, (f"encoder.dim={dim}", f"seed={seed}"))
+        for head in ("ctc", "transducer")
+        for dim in (48, 96)
+        for seed in (1, 2)
+    ]
+    found = compared(*exps, "--allow", "encoder.dim", "--quick")
+    names = [system["name"] for system in found["systems"]]
+    assert names == ["ctc-dim48", "ctc-dim96", "transducer-dim48", "transducer-dim96"]
+    assert [len(system["runs"]) for system in found["systems"]] == [2, 2, 2, 2]
+    families = [_compare_plots.family(system) for system in found["systems"]]
+    assert families[0] == families[1] != families[2] == families[3]
+    assert _compare_plots.apart(names[:2]) == ["dim48", "dim96"] and _compare_plots.apart(names[:1]) == [""]
+    assert _compare_plots.apart(["ctc", "ctc-large"]) == ["ctc", "ctc-large"]
+
+
+def test_what_is_not_held_equal_may_be_allowed_too(recipe: Path) -> None:
+    assert compared(decoded("ctc", PERFECT), "--allow", "heads.ctc.dropout")["fair"]["not_equal"] == {}
 
 
 def test_an_allowed_name_that_is_none_is_answered_with_the_nearest(recipe: Path) -> None:
@@ -418,6 +441,8 @@ def test_the_page_joins_sizes_of_one_family_and_says_what_it_leaves_out(recipe: 
     found = compared(*exps, "--allow", "encoder.dim", "--quick")
     assert len({_compare_plots.family(system) for system in found["systems"]}) == 1
     page = Path("exp/compare/compare.html").read_text()
+    (plot,) = re.findall(r'<svg role="img" aria-label="WER against size".*?</svg>', page, re.S)
+    assert ">small, large<" in plot and ">small<" in plot and ">large<" in plot
     assert "WER against size" in page and "WER against multiply-adds" not in page
     assert "Not drawn against multiply-adds: small, large: left out by --quick." in page
     assert "No training curve: small, large: there is no train.jsonl." in page

@@ -99,7 +99,7 @@ def fabricated(rows: list[dict[str, Any]], media: dict[int, dict[str, Any]] | No
     measures = {key: {"value": None, "why": "invented"} for key in _compare_page.MEASURES}
     run = {"run": "a", "seed": 1, "exp": "a"}
     system = {"name": "<b>a</b>", "wer": rate, "cer": rate, "measures": measures, "runs": [run], "losses": "ctc 1"}
-    system |= {"views": 1, "search": "greedy", "sentences_wrong_percent": 1.0}
+    system |= {"views": 1, "init": "random weights", "search": "greedy", "sentences_wrong_percent": 1.0}
     comparison = {"test": "test", "utterances": len(rows), "speakers": None, "words": 9, "characters": 9, "pairs": []}
     comparison |= {"systems": [system], "judged_by": "words", "notes": [], "fair": {"not_equal": {}}}
     return _compare_page.html(comparison, [], rows, media or {})
