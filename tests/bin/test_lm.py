@@ -110,7 +110,7 @@ def test_every_head_decodes_with_it_beside_the_result_without_it(tones, made, ru
     assert "lm" not in json.loads((folder / "decode/test.summary.json").read_text())
     score.main([str(folder), "--on", test, "--name", "test", "--name", "t_lm"])
     found = [json.loads((folder / f"score/{name}/score.json").read_text()) for name in ("test", "t_lm")]
-    assert [f["system"] for f in found] == [f"{head} test", f"{head} t_lm"]
+    assert [f["system"] for f in found] == [head, f"{head}:t_lm"]
     assert found[0]["run"]["family"] != found[1]["run"]["family"]
 
 
