@@ -94,7 +94,7 @@ def _refuse_other_search(run: Run, settings: Experiment) -> None:
         if before[key] != value:
             raise UserError(
                 f"{run.folder}: this run began with decoding.{key}={before[key]}, now it is {value}. Train into a new "
-                f"folder, or throw this one away"
+                "folder, or throw this one away"
             )
 
 

@@ -6,6 +6,9 @@ import json
 import os
 import shlex
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,8 @@ import pytest
 from asrtts import registry
 from asrtts.bin import _series, compare, sweep, train
 from asrtts.registry import UserError
+
+TOP = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -166,6 +171,25 @@ def test_a_step_that_was_killed_is_told_by_us(monkeypatch):
     monkeypatch.setattr(_series, "_front_door", _die)
     with pytest.raises(UserError, match="`asrtts train 'a b'` was ended by SIGKILL, perhaps for want of memory"):
         _series._verb(["train", "a b"])
+
+
+def test_ctrl_c_ends_the_step_and_us_with_one_line(tones, tmp_path):
+    argv = words(tones, tmp_path / "ctc", "encoder.dim=8,16", "training.updates=100000")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "asrtts", "sweep", *argv],
+        env={**os.environ, "PYTHONPATH": str(TOP), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # in a background job it is ignored
+    )
+    log, end = tmp_path / "ctc-dim8" / "train.jsonl", time.monotonic() + 120
+    while not (log.is_file() and log.stat().st_size) and time.monotonic() < end:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all processes get it
+    err = process.communicate(timeout=60)[1]  # no step holds the pipe any more
+    assert process.returncode == 130 and err.count("interrupted; the same command goes on") == 1
+    assert "Traceback" not in err and not (tmp_path / "ctc-dim16").exists()
 
 
 def _die(argv: list[str]) -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# an4: each head in three sizes, and errors against multiply-adds and bytes: which head is best may change with the size.
+# an4: the heads with CTC in three sizes, errors against multiply-adds and bytes: the best head may change with the size.
 # From random weights, with the whole budget: an encoder of another size cannot begin with that of conf/pretraining.yaml.
 # Transducer and attention alone do not learn so. Wants the data: ./run.sh --stop-stage 1. A finished run is not trained
 # again; --seed 2 adds a run a size, and means.
