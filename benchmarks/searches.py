@@ -4,7 +4,7 @@
 
 An utterance is 4.5 s long: 112 encoder frames, 15 tokens of 4232, which both models know without being certain, as
 trained ones do. The decoder's weights are ours, copied into ESPnet's; each program ends its sentences by its own rules.
-ESPnet asks CTC for the 15 likeliest tokens of a hypothesis, ours for all. The note says how far the scores of the best
+Both ask CTC for the scores of 15 tokens of each hypothesis. The note says how far the scores of the best
 hypotheses are apart, and the script fails where they should be equal and are not.
 """
 
@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from asrtts.asr.heads.attention import Config, Head
 from asrtts.search.ctc_prefix import ctc_prefix_beam
-from asrtts.search.ctc_prefix_score import CtcPrefixScores
+from asrtts.search.ctc_prefix_score import ctc_prefix_scores
 from asrtts.search.hypothesis import Hypothesis
 
 FRAMES, TOKENS, VOCAB, DIM, BEAM, BATCH = 112, 15, 4232, 256, 10, 8
 CTC_WEIGHT, SURE = 0.3, 12.0  # by how much a trained model's logit of the right token is above the others
-PRE_BEAM = 15  # tokens of a hypothesis that ESPnet scores: 1.5 times the beam
+PRE_BEAM = 15  # tokens of a hypothesis that CTC scores: 1.5 times the beam
 SAME = 1e-4
 GOALS = {"WeNet": 1 / 40}
 
@@ -145,12 +145,12 @@ def prefix_score_row(log_probs: Tensor, repeat: int) -> Row:
 
     def ours() -> Tensor:
         """Candidates of the last step (K, C); hypothesis k goes on with its k-th drawn token."""
-        scores, parents = CtcPrefixScores(log_probs, lens), torch.zeros(1, BEAM, dtype=torch.long)
-        for tokens in drawn:
-            found = scores.candidates()
+        scores, parents = ctc_prefix_scores(log_probs, lens), torch.zeros(1, BEAM, dtype=torch.long)
+        for step, tokens in enumerate(drawn):
+            found = scores.candidates(best[step, None, : BEAM if step else 1])
             scores.advance(parents, tokens[None])
             parents = torch.arange(BEAM)[None]
-        return found[0].gather(1, best[-1])
+        return found[0]
 
     def theirs() -> Tensor:
         scorer = espnet.CTCPrefixScoreTH(padded(log_probs), lens, 0, VOCAB)
@@ -164,7 +164,7 @@ def prefix_score_row(log_probs: Tensor, repeat: int) -> Row:
 
     note = f"scores {(ours() - theirs()).abs().max():.0e} apart" if espnet else ""
     times = interleaved({"ours": ours, **({"theirs": theirs} if espnet else {})}, repeat)
-    case = f"{TOKENS} steps, beam {BEAM}, T {FRAMES}, V {VOCAB}, theirs of {PRE_BEAM} candidates"
+    case = f"{TOKENS} steps, beam {BEAM}, T {FRAMES}, V {VOCAB}, {PRE_BEAM} candidates"
     return compared("CTC prefix scores", case, times, label(espnet, "CTCPrefixScoreTH"), 1 / 20, note)
 
 

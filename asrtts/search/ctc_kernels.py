@@ -147,6 +147,58 @@ def _read_frame(row, likeliest, ahead, most, blank_id, tree, table, held, paths,
 
 
 @njit(cache=True)
+def score_options(probs, lens, rows, either, blank, last, options, blank_id, found):
+    """Write what `CtcPrefixScores.candidates` returns into found (B, K, C).
+
+    Args:
+        probs: (N, T, V); that of utterance b is rows[b], of which lens[b] frames are read.
+        either, blank: (B, K, T + 1), after t frames. last: (B, K).
+        options: (B, K, C).
+    """
+    vocab, count = probs.shape[2], options.shape[2]
+    sums = np.empty(count)
+    for b in range(options.shape[0]):
+        frames = lens[b]
+        for k in range(options.shape[1]):
+            peak = -1e30  # less than anything; of a prefix without a path all differences are still -inf
+            for t in range(frames):
+                peak = max(peak, either[b, k, t])
+            columns, again = np.minimum(options[b, k], vocab - 1), 0.0
+            sums[:] = 0.0
+            for t in range(frames):
+                weight = math.exp(either[b, k, t] - peak)
+                if weight < 1e-30:  # most frames: a prefix ends in few places
+                    continue
+                row = probs[rows[b], t]
+                for i in range(count):
+                    sums[i] += weight * row[columns[i]]
+                if last[b, k] >= 0:
+                    again += math.exp(blank[b, k, t] - peak) * row[last[b, k]]  # a repeat needs a blank between
+            for i in range(count):
+                v = options[b, k, i]
+                if v == vocab:
+                    found[b, k, i] = either[b, k, frames]
+                    continue
+                total = again if v == last[b, k] else sums[i]
+                found[b, k, i] = peak + math.log(total) if total > 0.0 and v != blank_id else -np.inf
+
+
+@njit(cache=True)
+def grow_prefixes(log_probs, lens, rows, parents, tokens, either, blank, last, blank_id, either2, blank2):
+    """Forward variables either2, blank2 (B, K', T + 1) of prefix `parents` plus `tokens`, both (B, K')."""
+    for b in range(tokens.shape[0]):
+        for k in range(tokens.shape[1]):
+            parent, token, label = parents[b, k], tokens[b, k], -np.inf
+            before = blank[b, parent] if token == last[b, parent] else either[b, parent]
+            either2[b, k, 0] = blank2[b, k, 0] = -np.inf
+            for t in range(lens[b]):
+                row = log_probs[rows[b], t]
+                label = _add(label, before[t]) + row[token]
+                blank2[b, k, t + 1] = either2[b, k, t] + row[blank_id]
+                either2[b, k, t + 1] = _add(label, blank2[b, k, t + 1])
+
+
+@njit(cache=True)
 def align(log_probs, tokens, blank_id):
     """Frames of the tokens (U,) on their likeliest path (Viterbi): of each run the frame of highest posterior.
 
