@@ -42,8 +42,7 @@ class CompiledScores:
 
     def __init__(self, log_probs: Tensor, lens: Tensor, blank_id: int) -> None:
         self.log_probs = log_probs.detach().float().contiguous().numpy()  # (N, T, V), of all utterances to the end
-        self.probs = np.exp(self.log_probs)
-        self.rows, self.lens, self.blank_id = np.arange(len(lens)), lens.numpy(), blank_id
+        self.utterances, self.lens, self.blank_id = np.arange(len(lens)), lens.numpy(), blank_id
         # Index t of the last axis: after t frames. What ends in blank or in the last token, and what ends in blank.
         blanks = log_probs[:, :, blank_id].double().cumsum(1)
         self.either = self.blank = F.pad(blanks, (1, 0))[:, None].numpy()  # (B, K, T + 1)
@@ -53,9 +52,9 @@ class CompiledScores:
         from asrtts.search import ctc_kernels
 
         found = torch.empty(options.shape)
-        state = self.rows, self.either, self.blank, self.last
+        state = self.utterances, self.either, self.blank, self.last
         ctc_kernels.score_options(
-            self.probs, self.lens, *state, options.contiguous().numpy(), self.blank_id, found.numpy()
+            self.log_probs, self.lens, *state, options.contiguous().numpy(), self.blank_id, found.numpy()
         )
         return found
 
@@ -66,12 +65,12 @@ class CompiledScores:
         either, blank = np.empty((2, *tokens.shape, self.either.shape[2]))
         state = self.either, self.blank, self.last
         ctc_kernels.grow_prefixes(
-            self.log_probs, self.lens, self.rows, parents, tokens, *state, self.blank_id, either, blank
+            self.log_probs, self.lens, self.utterances, parents, tokens, *state, self.blank_id, either, blank
         )
         self.either, self.blank, self.last = either, blank, tokens
 
     def keep(self, utterances: Tensor) -> None:
-        for name in ("rows", "lens", "either", "blank", "last"):
+        for name in ("utterances", "lens", "either", "blank", "last"):
             setattr(self, name, getattr(self, name)[utterances.numpy()])
 
 
