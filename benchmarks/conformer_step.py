@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable, Iterator
 
 import torch
-from _common import Row, interleaved, main, peer, ratio, version
+from _common import NOT_INSTALLED, Row, interleaved, main, peer, ratio, version
 from torch import Tensor, nn
 
 from asrtts.asr.encoders import conformer
@@ -126,7 +126,7 @@ def rows(repeat: int = 3) -> Iterator[Row]:
             theirs=statistics.median(times["theirs"]) if there else None,
             ratio=ratio(times, "ours", "theirs") if there else None,
             goal=goal,
-            note="" if there else "not installed",
+            note="" if there else NOT_INSTALLED,
         )
 
 

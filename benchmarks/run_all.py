@@ -11,12 +11,13 @@ from __future__ import annotations
 import datetime
 import importlib
 import multiprocessing
+import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
-from _common import Row, arguments, machine, markdown
+from _common import NOT_INSTALLED, Row, arguments, machine, markdown
 
 from asrtts import storage
 
@@ -39,6 +40,17 @@ def measure(name: str, threads: int, repeat: int) -> list[Row]:
     return found
 
 
+def summary(rows: list[Row]) -> list[str]:
+    """Which goals are missed, and which peers."""
+    missed = [f"{r.what} ({r.case}) against {r.peer}: {r.ratio:.3g}, wanted {r.goal:.3g}" for r in rows if r.missed]
+    absent = sorted({r.peer for r in rows if r.note == NOT_INSTALLED})
+    reached = sum(r.goal is not None and r.ratio is not None and not r.missed for r in rows)
+    return [
+        f"Goals reached: {reached}; missed: {'; '.join(missed) or 'none'}",
+        f"Peers that are not installed: {', '.join(absent) or 'none'}",
+    ]
+
+
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names())} (default: all)")
@@ -46,7 +58,7 @@ def main() -> None:
     unknown = sorted(set(args.names) - set(names()))
     if unknown:
         parser.error(f"no benchmark is named {unknown[0]}; there are: {', '.join(names())}")
-    rows, failed = [], []
+    rows, failed, load = [], [], os.getloadavg()[0]
     for name in args.names or names():
         print(f"{name} ...", file=sys.stderr, flush=True)
         # An executor, not a Pool: its process may start processes, to measure memory.
@@ -57,9 +69,12 @@ def main() -> None:
                 failed.append(f"{name} failed: {type(error).__name__}: {' '.join(str(error).split()):.200}")
     torch.set_num_threads(args.threads)
     text = (
-        f"# Benchmarks\n\n`make bench`, {datetime.date.today().isoformat()}, on {machine()}.\n\n"
+        f"# Benchmarks\n\n`make bench`, {datetime.date.today().isoformat()}, on {machine()}; {load:.1f} when it began, "
+        f"and a load above {args.threads} is other work on the machine. {args.repeat} rounds at most.\n\n"
         "Time is ours / the peer's, measured in turns in one process; below 1 we are faster. How, and what the columns "
-        "mean: `benchmarks/_common.py`.\n\n" + markdown(rows) + "".join(f"\n{line}.\n" for line in failed)
+        "mean: `benchmarks/_common.py`.\n\n"
+        + markdown(rows)
+        + "".join(f"\n{line}.\n" for line in [*summary(rows), *failed])
     )
     if args.names:
         print(text)
