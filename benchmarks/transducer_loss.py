@@ -15,10 +15,10 @@ import statistics
 from collections.abc import Callable, Iterator
 
 import torch
-from _common import NOT_INSTALLED, Row, arguments, extra_peak_mib, interleaved, machine, markdown, peer, ratio, version
+from _common import NOT_INSTALLED, Row, arguments, extra_peak_mib, interleaved, machine, markdown, ratio, version
 from alive_rows import posteriors
 from torch import Tensor
-from transducer_logits import PEERS, SLOW, Shape, packed, random_lens
+from transducer_logits import PEERS, SLOW, Shape, packed, random_lens, usable
 from transducer_logits import WAYS as LOSSES
 
 from asrtts.losses.rnnt_joiner import rnnt_from_joiner
@@ -99,7 +99,7 @@ def rows(repeat: int = 3) -> Iterator[Row]:
 
 def rows_of(shape: Shape, trained: bool, repeat: int) -> Iterator[Row]:
     rivals = [name for name in PEERS if name not in SLOW | {"textbook"}]  # the best one first
-    present = [name for name in rivals if peer(PEERS[name][1])]
+    present = [name for name in rivals if usable(name)]
     if shape != SHAPES[0]:
         present = present[:1]
         rivals = present or rivals[:1]
