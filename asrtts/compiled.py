@@ -17,6 +17,7 @@ F32, I32, U32 = np.float32, np.int32, np.uint32
 LOG2_E = F32(1.4426950408889634)
 # 2^f = 1 + f (C1 + f (C2 + ...)) for |f| <= 1/2: least greatest relative error, 9e-8, with exactly 1 at f = 0
 C1, C2, C3, C4, C5 = F32(0.69314700), F32(0.24022242), F32(0.055507336), F32(0.0096715130), F32(0.0013264727)
+LEAST = F32(-126.0)  # smaller powers of two are no normal float32
 SLICES = 4  # for each thread, as some are slower
 LEAST_SLICE = 1 << 15  # of elements; below, handing it to a thread costs more than doing it
 
@@ -38,6 +39,15 @@ def power_of_two(n, f):
     """2^(n + f), float32, of a whole number and a float32 between -1/2 and 1/2; the power must be a normal float32."""
     power = F32(F32(F32(F32(F32(F32(F32(F32(F32(F32(C5 * f) + C4) * f) + C3) * f) + C2) * f) + C1) * f) + F32(1.0))
     return I32(power.view(I32) + I32(n << I32(23))).view(F32)  # n is added to the exponent
+
+
+@njit(fastmath={"contract"}, error_model="numpy", nogil=True)
+def exp(x, least):
+    """exp of a float32 that is not much above 0; 0 below 2^least. NaN stays NaN, -inf gives 0."""
+    y = F32(x * LOG2_E)
+    n = I32(F32(y - F32(0.5)))  # the nearest whole number, as y is not positive
+    power = power_of_two(n, F32(y - F32(n)))
+    return F32(0.0) if y < least else power
 
 
 @njit(error_model="numpy", nogil=True)

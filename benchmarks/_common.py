@@ -43,13 +43,16 @@ import torch
 sys.path += [folder for folder in os.environ.get("PEER_PATH", "").split(os.pathsep) if folder]
 
 
+NOT_INSTALLED = "not installed"  # the note of a row whose peer is missing
+
+
 @dataclass(frozen=True)
 class Row:
     """One comparison. Times are seconds; memory is the extra peak of one run, in MiB. None: not measured."""
 
     what: str  # e.g. "fbank 80"
     case: str  # shapes, kinds of numbers, what else matters
-    ours: float
+    ours: float | None
     peer: str  # with its version: see `version`
     theirs: float | None = None
     ratio: float | None = None  # of `ratio(times, ours, theirs)`: the median over rounds
@@ -57,6 +60,10 @@ class Row:
     ours_mib: float | None = None
     theirs_mib: float | None = None
     note: str = ""
+
+    @property
+    def missed(self) -> bool:
+        return None not in (self.ratio, self.goal) and self.ratio > self.goal
 
 
 def interleaved(ways: dict[str, Callable[[], object]], repeat: int = 5) -> dict[str, list[float]]:
@@ -150,10 +157,9 @@ def markdown(rows: Iterable[Row]) -> str:
     lines = ["| what | case | ours ms | peer | peer ms | ratio | goal | extra MiB, ours / peer | note |"]
     lines += ["|---|---|---:|---|---:|---:|---:|---:|---|"]
     for row in rows:
-        missed = None not in (row.ratio, row.goal) and row.ratio > row.goal
         found = _number(row.ratio)
         cells = [row.what, row.case, _number(row.ours, 1e3), row.peer, _number(row.theirs, 1e3)]
-        cells += [f"**{found}**" if missed else found, _number(row.goal)]
+        cells += [f"**{found}**" if row.missed else found, _number(row.goal)]
         cells += [" / ".join(_number(x) for x in (row.ours_mib, row.theirs_mib)) if row.ours_mib is not None else ""]
         lines.append(f"| {' | '.join([*cells, row.note])} |")
     return "\n".join(lines) + "\n"

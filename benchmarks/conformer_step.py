@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable, Iterator
 
 import torch
-from _common import Row, interleaved, main, peer, ratio, version
+from _common import NOT_INSTALLED, Row, interleaved, main, peer, ratio, version
 from torch import Tensor, nn
 
 from asrtts.asr.encoders import conformer
@@ -23,7 +23,7 @@ from asrtts.training import optimizer
 BATCH, FRAMES, BINS, TOKENS, VOCAB = 8, 450, 80, 15, 4232  # and one more for the end of the sentence
 DIM, LAYERS, HEADS, FEEDFORWARD, KERNEL, DROPOUT = 256, 12, 4, 2048, 31, 0.1
 DECODER_LAYERS, CTC_WEIGHT, SMOOTHING, CLIP = 6, 0.3, 0.1, 5.0
-GOALS = {"float32": 1 / 2.2, "bf16": 1 / 1.15}
+PAIRS = (("float32", "float32", None), ("bf16", "float32", 1 / 2.2), ("bf16", "bf16", 1 / 1.15))  # ours, theirs, goal
 
 Example = tuple[Tensor, Tensor, Tensor, Tensor]  # feats, feat_lens, tokens, token_lens
 
@@ -107,26 +107,29 @@ def step(
 
 
 def rows(repeat: int = 3) -> Iterator[Row]:
+    """All steps in turns: the same in float32, and ours under bf16 against both of ESPnet's."""
     mine, there = ours(), peer("espnet2.asr.espnet_model") is not None
     my_optim = optimizer.build(optimizer.Config(), mine.parameters())
+    ways = {f"ours {kind}": step(mine, our_loss, my_optim, kind == "bf16") for kind in ("float32", "bf16")}
     if there:
         theirs = espnet()
         their_optim = torch.optim.AdamW(theirs.parameters())
-    for precision, goal in GOALS.items():
-        ways = {"ours": step(mine, our_loss, my_optim, precision == "bf16")}
-        if there:
-            ways["theirs"] = step(theirs, espnet_loss, their_optim, precision == "bf16")
-        times = interleaved(ways, min(repeat, 3))
-        size = sum(p.numel() for p in mine.parameters()) / 1e6
+        ways |= {
+            f"theirs {kind}": step(theirs, espnet_loss, their_optim, kind == "bf16") for kind in ("float32", "bf16")
+        }
+    times = interleaved(ways, min(repeat, 3))
+    size = sum(p.numel() for p in mine.parameters()) / 1e6
+    for kind, their_kind, goal in PAIRS:
+        name, their_name = f"ours {kind}", f"theirs {their_kind}"
         yield Row(
             what="Conformer training step",
-            case=f"{LAYERS} x {DIM}, {size:.0f} M parameters, {BATCH} x 4.5 s, CTC and attention, {precision}",
-            ours=statistics.median(times["ours"]),
-            peer=version("espnet") if there else "ESPnet",
-            theirs=statistics.median(times["theirs"]) if there else None,
-            ratio=ratio(times, "ours", "theirs") if there else None,
+            case=f"{LAYERS} x {DIM}, {size:.0f} M parameters, {BATCH} x 4.5 s, CTC and attention, {kind}",
+            ours=statistics.median(times[name]),
+            peer=f"{version('espnet') if there else 'ESPnet'}, {their_kind}",
+            theirs=statistics.median(times[their_name]) if there else None,
+            ratio=ratio(times, name, their_name) if there else None,
             goal=goal,
-            note="" if there else "not installed",
+            note="" if there else NOT_INSTALLED,
         )
 
 

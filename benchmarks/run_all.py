@@ -3,7 +3,8 @@
     python benchmarks/run_all.py [--threads 1] [--repeat 5] [NAME ...]
 
 Each script runs in a process of its own. One that fails is named at the end, and the exit status is 1.
-With names, only these run, and the table is printed but not written: RESULTS.md holds one run of all.
+With names, only these run, and the table is printed but not written: RESULTS.md holds one run of all. It is written
+after each script, so that a run that is broken off leaves what it has, and says what it lacks.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
-from _common import Row, arguments, machine, markdown
+from _common import NOT_INSTALLED, Row, arguments, machine, markdown
 
 from asrtts import storage
 
@@ -39,6 +40,22 @@ def measure(name: str, threads: int, repeat: int) -> list[Row]:
     return found
 
 
+def report(rows: list[Row], failed: list[str], waiting: list[str], begun: str, repeat: int) -> str:
+    """The page: where and when, the table, and what it lacks."""
+    missed = [f"{r.what} ({r.case}) against {r.peer}: {r.ratio:.3g}, wanted {r.goal:.3g}" for r in rows if r.missed]
+    reached = sum(r.goal is not None and r.ratio is not None and not r.missed for r in rows)
+    absent = sorted({r.peer for r in rows if r.note == NOT_INSTALLED})
+    lines = [f"Goals reached: {reached}; missed: {'; '.join(missed) or 'none'}"]
+    lines += [f"Peers that are not installed: {', '.join(absent) or 'none'}", *failed]
+    lines += [f"Not run: {', '.join(waiting)}"] if waiting else []
+    return (
+        f"# Benchmarks\n\n`make bench`, {datetime.date.today().isoformat()}, on {begun} when it began; a load above "
+        f"the number of threads is other work on the machine. Medians over {repeat} rounds or fewer.\n\n"
+        "Time is ours / the peer's, measured in turns in one process; below 1 we are faster. How, and what the columns "
+        "mean: `benchmarks/_common.py`.\n\n" + markdown(rows) + "".join(f"\n{line}.\n" for line in lines)
+    )
+
+
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names())} (default: all)")
@@ -46,8 +63,10 @@ def main() -> None:
     unknown = sorted(set(args.names) - set(names()))
     if unknown:
         parser.error(f"no benchmark is named {unknown[0]}; there are: {', '.join(names())}")
-    rows, failed = [], []
-    for name in args.names or names():
+    torch.set_num_threads(args.threads)
+    rows, failed, waiting, begun = [], [], args.names or names(), machine()
+    while waiting:
+        name, *waiting = waiting
         print(f"{name} ...", file=sys.stderr, flush=True)
         # An executor, not a Pool: its process may start processes, to measure memory.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
@@ -55,17 +74,10 @@ def main() -> None:
                 rows += executor.submit(measure, name, args.threads, args.repeat).result()
             except Exception as error:  # whatever it is, the other benchmarks are still worth their time
                 failed.append(f"{name} failed: {type(error).__name__}: {' '.join(str(error).split()):.200}")
-    torch.set_num_threads(args.threads)
-    text = (
-        f"# Benchmarks\n\n`make bench`, {datetime.date.today().isoformat()}, on {machine()}.\n\n"
-        "Time is ours / the peer's, measured in turns in one process; below 1 we are faster. How, and what the columns "
-        "mean: `benchmarks/_common.py`.\n\n" + markdown(rows) + "".join(f"\n{line}.\n" for line in failed)
-    )
-    if args.names:
-        print(text)
-    else:
-        storage.write(HERE / "RESULTS.md", text)
-        print(f"{HERE / 'RESULTS.md'}: {len(rows)} rows", file=sys.stderr)
+        text = report(rows, failed, waiting, begun, args.repeat)
+        if not args.names:
+            storage.write(HERE / "RESULTS.md", text)
+    print(text if args.names else f"{HERE / 'RESULTS.md'}: {len(rows)} rows")
     if failed:
         sys.exit("\n".join(failed))
 

@@ -67,3 +67,9 @@ def test_one_table_of_all_scripts_that_says_what_failed(benchmarks, tmp_path, mo
     assert "| a thing | its case | 1.20 | a peer 1.0 | 12.0 | **0.100** | 0.0500 | 1.00 / 200 |  |" in text
     assert "| a thing | its case | 1.20 | another peer | - | - | - |  | not installed |" in text
     assert text.endswith("bad failed: RuntimeError: no such luck.\n")
+    assert "Goals reached: 0; missed: a thing (its case) against a peer 1.0: 0.1, wanted 0.05.\n" in text
+    assert "Peers that are not installed: another peer.\n" in text
+
+
+def test_a_run_that_is_broken_off_says_what_it_has_not_measured(benchmarks):
+    assert "\nNot run: fbank, padding.\n" in benchmarks("run_all").report([], [], ["fbank", "padding"], "a machine", 5)

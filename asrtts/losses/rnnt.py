@@ -68,6 +68,8 @@ def check(shape: torch.Size, tokens: Tensor, logit_lens: Tensor, token_lens: Ten
         raise ValueError(f"blank_id {blank_id} is outside the vocabulary of {vocab}")
     if tokens.shape != (batch, width - 1):
         raise ValueError(f"tokens: wanted (B, U) = {(batch, width - 1)}, found {tuple(tokens.shape)}")
+    if tokens.is_floating_point():
+        raise ValueError(f"tokens: wanted whole numbers, found {tokens.dtype}")
     for name, lens, low, high in (("logit_lens", logit_lens, 1, frames), ("token_lens", token_lens, 0, width - 1)):
         if lens.shape != (batch,) or lens.is_floating_point():
             raise ValueError(f"{name}: wanted {batch} whole numbers, found {lens.dtype} {tuple(lens.shape)}")

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
 from asrtts.losses.rnnt import check, rnnt_loss
@@ -26,7 +27,10 @@ def rnnt_backend(name: str) -> Loss:
 
 def _installed(name: str) -> ModuleType:
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
+        if name == "torchaudio" and not hasattr(torch.ops.torchaudio, "rnnt_loss_forward"):
+            raise ImportError("its compiled part does not load")  # as a CUDA build's beside a torch without CUDA
+        return module
     except (ImportError, OSError) as error:  # OSError: a CUDA build whose libraries this machine has not
         why = " ".join(str(error).split())
         raise UserError(

@@ -7,19 +7,8 @@ import math
 import numpy as np
 from numba import njit
 
-from asrtts.compiled import F32, I32, LOG2_E, power_of_two
+from asrtts.compiled import F32, I32, LEAST, exp
 from asrtts.losses.rnnt import LEAST_GRADIENT
-
-LEAST = F32(-126.0)  # smaller powers of two are no normal float32; they count as 0
-
-
-@njit(fastmath={"contract"}, nogil=True, error_model="numpy")
-def _exp(x, least):
-    """exp of a float32 that is not much above 0; 0 below 2^least. NaN stays NaN, -inf gives 0."""
-    y = F32(x * LOG2_E)
-    n = I32(F32(y - F32(0.5)))  # the nearest whole number, as y is not positive
-    power = power_of_two(n, F32(y - F32(n)))
-    return F32(0.0) if y < least else power
 
 
 @njit(fastmath={"contract", "reassoc", "nsz"}, nogil=True, error_model="numpy")
@@ -36,7 +25,7 @@ def _log_sum(row):
     for v in range(row.shape[0]):
         x = F32(row[v] - peak)
         equal += F32(1.0) if x == F32(0.0) else F32(0.0)
-        rest += F32(0.0) if x == F32(0.0) else _exp(x, LEAST)
+        rest += F32(0.0) if x == F32(0.0) else exp(x, LEAST)
     return np.float64(peak) + math.log(np.float64(equal) + np.float64(rest))
 
 
@@ -63,7 +52,7 @@ def _scale_softmax(row, log_sum, factor):
     scale = F32(factor * math.exp(np.float64(near) - log_sum))
     least = max(LEAST, F32(math.log2(LEAST_GRADIENT / abs(scale))))
     for v in range(row.shape[0]):
-        row[v] = F32(_exp(F32(row[v] - near), least) * scale)
+        row[v] = F32(exp(F32(row[v] - near), least) * scale)
 
 
 @njit(nogil=True)

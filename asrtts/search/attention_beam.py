@@ -5,15 +5,18 @@ All utterances of a batch step together; one leaves when nothing that still grow
 
 from __future__ import annotations
 
+import math
 from bisect import insort
 from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from asrtts.registry import UserError
+from asrtts.search.ctc_prefix_score import CtcPrefixScores
 from asrtts.search.hypothesis import Hypothesis
 from asrtts.search.language_model import GRACE, FusedPrefixes, Fusion
 
@@ -29,17 +32,6 @@ class Decoder(Protocol):
         """Go on with these utterances only."""
 
 
-class Prefixes(Protocol):
-    """A second scorer whose scores are of the whole prefix: CTC, or language models."""
-
-    def candidates(self) -> Tensor:
-        """(B, K, V + 1): of each hypothesis plus each token; last column: as a whole sentence."""
-
-    def advance(self, parents: Tensor, tokens: Tensor) -> None: ...
-
-    def keep(self, utterances: Tensor) -> None: ...
-
-
 @torch.no_grad()
 def attention_beam(
     decoder: Decoder,
@@ -48,7 +40,7 @@ def attention_beam(
     beam: int = 10,
     nbest: int = 1,
     length_bonus: float = 0.0,
-    ctc: Prefixes | None = None,
+    ctc: CtcPrefixScores | None = None,
     ctc_weight: float = 0.0,
     blank_id: int = 0,
     lm: Fusion | None = None,
@@ -57,6 +49,7 @@ def attention_beam(
 
     Score: (1 - ctc_weight) * log p_attention(tokens, eos) + ctc_weight * log p_ctc(tokens)
     + length_bonus * (number of tokens + 1 for eos) + what `lm` adds to each token and to eos.
+    With CTC beside the decoder, a hypothesis goes on with one of the 1.5 * beam tokens that the other scores like best.
     A hypothesis ends with eos only, and only if the ended one is among the `beam` best of its step. Frames are those
     that the decoder looked at; confidences are the decoder's probabilities.
 
@@ -81,15 +74,18 @@ def attention_beam(
         step, looked = decoder.step(tokens, parents)
         for utterance in alive:
             taken[utterance] += 1
-        total = spoken[:, :, None] + step  # (B, K, V + 1)
-        joint = total if ctc_weight == 0 else (1 - ctc_weight) * total + ctc_weight * ctc.candidates()
-        if fused:
-            joint = joint + fused.candidates()
+        ahead = fused.candidates() if fused else None
+        ranked = step if ahead is None else (1 - ctc_weight) * step + ahead
+        options = _options(ranked, blank_id, _width(beam, ctc_weight, eos))
+        step = step.gather(2, options)  # (B, K, C + 1), as all scores from here on; the last one is of the end
+        total = spoken[:, :, None] + step
+        joint = total if ctc_weight == 0 else (1 - ctc_weight) * total + ctc_weight * ctc.candidates(options)
+        if ahead is not None:
+            joint = joint + ahead.gather(2, options)
         dead = best.isneginf()[:, :, None]  # places without a hypothesis: fewer than K were possible
         joint = (joint + length_bonus * (length + 1)).masked_fill(dead, float("-inf"))
-        whole, grown = joint[:, :, eos], joint[:, :, :eos]
+        grown, whole = joint[:, :, :-1], joint[:, :, -1]
         grown.masked_fill_((lens <= length)[:, None, None], float("-inf"))
-        grown[:, :, blank_id] = float("-inf")
         best, index = grown.flatten(1).topk(min(beam, grown[0].numel()))
         both = torch.cat([best, whole], 1)
         worst = both.topk(min(beam, both.shape[1])).values[:, -1:]
@@ -110,8 +106,9 @@ def attention_beam(
                 for hypothesis in hypotheses:
                     hypothesis.steps = steps
             return found
-        tokens, parents = index % eos, index // eos
-        spoken, looked, sure = _at(total, parents, tokens), looked.gather(1, parents), _at(step, parents, tokens).exp()
+        parents = index // grown.shape[2]
+        tokens, spoken, sure = (x[:, :, :-1].flatten(1).gather(1, index) for x in (options, total, step.exp()))
+        looked = looked.gather(1, parents)
         if len(rows) < len(alive):
             alive, left = [alive[r] for r in rows], torch.tensor(rows, device=lens.device)
             for part in (decoder, path, *([ctc] if ctc_weight else []), *([fused] if fused else [])):
@@ -158,6 +155,19 @@ def _goes_on(most: float, ended: list[Hypothesis], nbest: int) -> bool:
     return most > float("-inf") and (len(ended) < nbest or most > ended[-1].score)
 
 
-def _at(scores: Tensor, parents: Tensor, tokens: Tensor) -> Tensor:
-    """scores (B, K, V) of each chosen parent and token (B, K')."""
-    return scores.flatten(1).gather(1, parents * scores.shape[2] + tokens)
+def _width(beam: int, ctc_weight: float, vocab_size: int) -> int:
+    """With how many tokens each hypothesis may go on."""
+    if ctc_weight == 0:
+        return beam  # the best of all hypotheses are among the best of each
+    # What CTC thinks of a token is only known once it is asked. ESPnet asks of 1.5 * beam too; all, if it is alone.
+    return vocab_size if ctc_weight == 1 else math.ceil(1.5 * beam)
+
+
+def _options(scores: Tensor, blank_id: int, count: int) -> Tensor:
+    """(B, K, C + 1): the `count` best tokens of scores (B, K, V + 1), but for the blank, and then the end, V."""
+    vocab, device = scores.shape[2] - 1, scores.device
+    if count >= vocab - 1:
+        every = torch.arange(vocab + 1, device=device)
+        return every[every != blank_id].expand(*scores.shape[:2], -1)
+    tokens = scores[:, :, :-1].index_fill(2, torch.tensor(blank_id, device=device), float("-inf"))
+    return F.pad(tokens.topk(count).indices, (0, 1), value=vocab)

@@ -39,7 +39,7 @@ def ctc_prefix_beam(
     if nbest > beam:
         raise UserError(f"nbest {nbest} is more than beam {beam} can hold; raise beam")
     log_probs = log_probs.detach().float()
-    likeliest = log_probs.topk(min(per_frame + 1, log_probs.shape[-1])).indices.cpu().numpy()  # one may be the blank
+    likeliest = _likeliest(log_probs, min(per_frame + 1, log_probs.shape[-1]))  # one may be the blank
     log_probs = log_probs.cpu().contiguous()
     if lm is None:
         rows = (log_probs[b, :n].numpy() for b, n in enumerate(lens.tolist()))
@@ -61,6 +61,16 @@ def ctc_prefix_beam(
             best.append(Hypothesis(tokens[::-1], score, frames, confidences, steps=n))
         found.append(best)
     return found
+
+
+def _likeliest(log_probs: Tensor, count: int) -> np.ndarray:
+    """(B, T, count): ids of the tokens with the greatest log_probs (B, T, V), greatest first."""
+    from asrtts.search import ctc_kernels
+
+    if log_probs.device.type != "cpu":
+        return log_probs.topk(count).indices.cpu().numpy()
+    rows = log_probs.flatten(0, 1).contiguous().numpy()
+    return ctc_kernels.likeliest_tokens(rows, count).reshape(*log_probs.shape[:2], count)
 
 
 def _fused(

@@ -1,24 +1,83 @@
 """CTC prefix probabilities for label-synchronous search (Watanabe et al. 2017, algorithm 2).
 
-Written as sums: the probability that the tokens begin with g and then c is the sum over t of phi(t - 1) p_t(c), one
-matrix product for all c at once. The forward recursion runs for the hypotheses that survive, not for the candidates,
-and is two cumulative sums over t instead of a loop.
+Written as sums: the probability that the tokens begin with g and then c is the sum over t of phi(t - 1) p_t(c). So a
+candidate costs T products, and the forward recursion runs for the hypotheses that survive, not for the candidates.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-class CtcPrefixScores:
+class CtcPrefixScores(Protocol):
     """Forward variables of B utterances with K hypotheses each; starts with one empty hypothesis."""
 
-    def __init__(self, log_probs: Tensor, lens: Tensor, blank_id: int = 0) -> None:
-        """log_probs (B, T, V), normalized over V; lens (B,)."""
+    def candidates(self, options: Tensor) -> Tensor:
+        """(B, K, C): log-probability that the tokens begin with the hypothesis and then the token `options` (B, K, C).
+
+        Option V: log-probability of the hypothesis as the whole sentence. The blank has none: -inf.
+        """
+
+    def advance(self, parents: Tensor, tokens: Tensor) -> None:
+        """Replace the K hypotheses by hypothesis `parents` plus `tokens`, both (B, K')."""
+
+    def keep(self, utterances: Tensor) -> None:
+        """Go on with these utterances only."""
+
+
+def ctc_prefix_scores(log_probs: Tensor, lens: Tensor, blank_id: int = 0, few: bool = True) -> CtcPrefixScores:
+    """Of log_probs (B, T, V), normalized over V, and lens (B,); `few`: most tokens will be no option."""
+    kind = CompiledScores if few and log_probs.device.type == "cpu" else TensorScores
+    return kind(log_probs, lens, blank_id)
+
+
+class CompiledScores:
+    """Loops over the options and the frames that count."""
+
+    def __init__(self, log_probs: Tensor, lens: Tensor, blank_id: int) -> None:
+        self.log_probs = log_probs.detach().float().contiguous().numpy()  # (N, T, V), of all utterances to the end
+        self.utterances, self.lens, self.blank_id = np.arange(len(lens)), lens.numpy(), blank_id
+        # Index t of the last axis: after t frames. What ends in blank or in the last token, and what ends in blank.
+        blanks = log_probs[:, :, blank_id].double().cumsum(1)
+        self.either = self.blank = F.pad(blanks, (1, 0))[:, None].numpy()  # (B, K, T + 1)
+        self.last = np.full((len(lens), 1), -1)  # (B, K)
+
+    def candidates(self, options: Tensor) -> Tensor:
+        from asrtts.search import ctc_kernels
+
+        found = torch.empty(options.shape)
+        state = self.utterances, self.either, self.blank, self.last
+        ctc_kernels.score_options(
+            self.log_probs, self.lens, *state, options.contiguous().numpy(), self.blank_id, found.numpy()
+        )
+        return found
+
+    def advance(self, parents: Tensor, tokens: Tensor) -> None:
+        from asrtts.search import ctc_kernels
+
+        parents, tokens = parents.contiguous().numpy(), tokens.contiguous().numpy()
+        either, blank = np.empty((2, *tokens.shape, self.either.shape[2]))
+        state = self.either, self.blank, self.last
+        ctc_kernels.grow_prefixes(
+            self.log_probs, self.lens, self.utterances, parents, tokens, *state, self.blank_id, either, blank
+        )
+        self.either, self.blank, self.last = either, blank, tokens
+
+    def keep(self, utterances: Tensor) -> None:
+        for name in ("utterances", "lens", "either", "blank", "last"):
+            setattr(self, name, getattr(self, name)[utterances.numpy()])
+
+
+class TensorScores:
+    """One matrix product for all tokens at once, and the recursion as two cumulative sums over t."""
+
+    def __init__(self, log_probs: Tensor, lens: Tensor, blank_id: int) -> None:
         utterances, frames, _ = log_probs.shape
         beyond = torch.arange(frames, device=log_probs.device) >= lens[:, None]
         # A probability of exactly zero would be infinity minus infinity in `advance`; e^-1e4 is as good as zero.
@@ -32,11 +91,7 @@ class CtcPrefixScores:
         self.label = torch.full_like(self.blank, float("-inf"))
         self.last = torch.full((utterances, 1), -1, device=lens.device)  # (B, K)
 
-    def candidates(self) -> Tensor:
-        """(B, K, V + 1): log-probability that the tokens begin with the hypothesis and then token v.
-
-        The last column is the log-probability of the hypothesis as the whole sentence. Blank has none: -inf.
-        """
+    def candidates(self, options: Tensor) -> Tensor:
         either = torch.logaddexp(self.blank, self.label)
         whole = either.gather(2, self.lens[:, None, None].expand(-1, either.shape[1], 1))  # (B, K, 1)
         # Scaled so that the peak of each hypothesis is 1e18, or long utterances would underflow. What is 37 decades
@@ -49,10 +104,9 @@ class CtcPrefixScores:
             scores = before @ self.probs
         scores.scatter_(2, last[:, :, None], again.sum(2, keepdim=True).float()).log_().add_(scale.float())
         scores[:, :, self.blank_id] = float("-inf")
-        return torch.cat([scores, whole.float()], 2)
+        return torch.cat([scores, whole.float()], 2).gather(2, options)
 
     def advance(self, parents: Tensor, tokens: Tensor) -> None:
-        """Replace the K hypotheses by hypothesis `parents` plus `tokens`, both (B, K')."""
         wide = parents[:, :, None].expand(-1, -1, self.blank.shape[2])
         blank, label = self.blank.gather(1, wide), self.label.gather(1, wide)
         repeated = tokens == self.last.gather(1, parents)
@@ -64,7 +118,6 @@ class CtcPrefixScores:
         self.last = tokens
 
     def keep(self, utterances: Tensor) -> None:
-        """Go on with these utterances only."""
         for name in ("log_probs", "probs", "lens", "blanks", "blank", "label", "last"):
             setattr(self, name, getattr(self, name)[utterances])
 

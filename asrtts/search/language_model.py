@@ -89,13 +89,14 @@ class Ahead:
 
 
 class FusedPrefixes:
-    """Fusion as one of the `Prefixes` of attention_beam: its scores are of the whole prefix."""
+    """Fusion for hypotheses of one length: its scores are of the whole prefix."""
 
     def __init__(self, lm: Fusion, utterances: int, device: torch.device) -> None:
         self.ahead = Ahead(lm, utterances, device)
         self.total = torch.zeros(utterances, 1, device=device)  # (B, K)
 
     def candidates(self) -> Tensor:
+        """(B, K, V + 1): of each hypothesis plus each token; last column: as a whole sentence."""
         return self.total[:, :, None] + self.ahead.scores.view(*self.total.shape, -1)
 
     def advance(self, parents: Tensor, tokens: Tensor) -> None:

@@ -297,6 +297,7 @@ def test_another_blank_is_another_column():
         (lambda x, t, n, u: (x[:, :0], t, n, u), r"a dimension of zero"),
         (lambda x, t, n, u: (x[:, :, :0], t, n, u), r"a dimension of zero"),
         (lambda x, t, n, u: (x, t[:, :2], n, u), r"tokens: wanted \(B, U\) = \(2, 3\), found \(2, 2\)"),
+        (lambda x, t, n, u: (x, t + 0.5, n, u), r"tokens: wanted whole numbers, found torch.float32"),
         (lambda x, t, n, u: (x, t.index_fill(1, torch.tensor([1]), 9), n, u), r"tokens\[0, 1\] is 9, wanted 0 to 4"),
         (lambda x, t, n, u: (x, t.index_fill(1, torch.tensor([0]), 0), n, u), r"tokens\[0, 0\] is 0, .*blank"),
         (lambda x, t, n, u: (x.index_fill(0, torch.tensor([1]), float("nan")), t, n, u), r"logits\[1, 0, 0\] .*nan"),

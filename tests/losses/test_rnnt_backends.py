@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType, SimpleNamespace
+
 import pytest
 import torch
 
@@ -33,8 +36,15 @@ def test_an_installed_back_end_agrees(name):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_a_torchaudio_without_its_compiled_part_is_no_back_end(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchaudio", ModuleType("torchaudio"))
+    monkeypatch.setattr(torch.ops, "torchaudio", SimpleNamespace(), raising=False)
+    with pytest.raises(UserError, match="compiled part does not load.*pip install torchaudio"):
+        rnnt_backend("torchaudio")
+
+
 @pytest.mark.parametrize(("name", "way"), [("warp_rnnt", "tools/install_warp_rnnt.sh"), ("torchaudio", "pip install")])
 def test_a_missing_back_end_says_the_way(name, way, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, name, None)  # import of None is an ImportError
+    monkeypatch.setitem(sys.modules, name, None)  # import of None is an ImportError
     with pytest.raises(UserError, match=way):
         rnnt_backend(name)

@@ -9,8 +9,11 @@ from collections import defaultdict
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from asrtts.registry import UserError
+from asrtts.search import ctc_kernels
 from asrtts.search.ctc_prefix import ctc_prefix_beam, ctc_times
 
 torch.set_num_threads(1)
@@ -119,3 +122,13 @@ def _run(path, t):
 def test_more_nbest_than_beam_is_refused():
     with pytest.raises(UserError, match="nbest 5 .* beam 4"):
         ctc_prefix_beam(random_posteriors(1, 3, 3), torch.tensor([3]), beam=4, nbest=5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 3), st.integers(1, 700), st.integers(1, 300), st.floats(0, 1), st.integers(0, 10**6))
+def test_the_likeliest_tokens_are_those_of_topk(frames, vocab, count, forbidden, seed):
+    log_probs, count = random_posteriors(frames, vocab, seed=seed), min(count, vocab)
+    log_probs = log_probs.masked_fill(torch.rand(frames, vocab) < forbidden, -math.inf)
+    found = torch.from_numpy(ctc_kernels.likeliest_tokens(log_probs.numpy(), count))
+    assert all(len(set(row)) == count for row in found.tolist())
+    assert torch.equal(log_probs.gather(1, found), log_probs.topk(count).values)  # of equal ones any will do

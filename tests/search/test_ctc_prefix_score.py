@@ -8,10 +8,24 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from asrtts.search.ctc_prefix_score import CtcPrefixScores
+from asrtts.search.ctc_prefix_score import CompiledScores, TensorScores
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(params=[CompiledScores, TensorScores])
+def kind(request):
+    """The loops of a CPU, and the tensors of all else."""
+    return request.param
+
+
+def everything(scores, like):
+    """Scores of all options, (B, K, V + 1), of hypotheses `like` (B, K)."""
+    vocab = scores.log_probs.shape[2]
+    return scores.candidates(torch.arange(vocab + 1).expand(*like.shape, -1))
 
 
 def posteriors(*shape, seed=0):
@@ -31,14 +45,15 @@ def probability(log_probs, wanted):
     return math.log(total) if total else -math.inf
 
 
-def test_prefix_and_whole_sentence_probabilities_are_sums_over_all_paths():
+def test_prefix_and_whole_sentence_probabilities_are_sums_over_all_paths(kind):
     lens = torch.tensor([5, 3])
     log_probs = posteriors(2, 5, 3)
-    scores = CtcPrefixScores(log_probs, lens)
+    scores = kind(log_probs, lens, 0)
     hypotheses = [[[]], [[]]]
+    tokens = torch.zeros(2, 1)
     torch.manual_seed(2)
     for _ in range(4):
-        found = scores.candidates()
+        found = everything(scores, tokens)
         for b, rows in enumerate(hypotheses):
             real = log_probs[b, : lens[b]]
             for k, g in enumerate(rows):
@@ -57,15 +72,15 @@ def test_prefix_and_whole_sentence_probabilities_are_sums_over_all_paths():
         scores.advance(parents, tokens)
 
 
-def test_long_sharp_input_neither_underflows_nor_drifts():
+def test_long_sharp_input_neither_underflows_nor_drifts(kind):
     log_probs = (8 * posteriors(1, 1500, 20)).log_softmax(-1)
     path = log_probs[0].argmax(-1).tolist()
     tokens = collapse(path)
-    scores = CtcPrefixScores(log_probs, torch.tensor([1500]))
+    scores = kind(log_probs, torch.tensor([1500]), 0)
     for token in tokens:
-        ahead = scores.candidates()[0, 0, token].item()
+        ahead = scores.candidates(torch.tensor([[[token]]])).item()
         scores.advance(torch.zeros(1, 1, dtype=torch.long), torch.tensor([[token]]))
-    whole = scores.candidates()[0, 0, -1].item()
+    whole = scores.candidates(torch.tensor([[[20]]])).item()
     likelihood = -F.ctc_loss(
         log_probs[0].double(), torch.tensor([tokens]), (1500,), (len(tokens),), reduction="sum"
     ).item()
@@ -73,20 +88,48 @@ def test_long_sharp_input_neither_underflows_nor_drifts():
     assert likelihood - 1e-3 <= ahead < 0
 
 
-def test_padding_of_any_content_and_a_change_of_the_batch_leave_the_scores():
+def test_padding_of_any_content_and_a_change_of_the_batch_leave_the_scores(kind):
     lens = torch.tensor([6, 4, 5])
     log_probs = posteriors(3, 6, 4)
     dirty = log_probs.clone()
     dirty[1, 4:], dirty[2, 5:] = 0.0, -math.inf
     tokens, parents = torch.tensor([[1, 2], [3, 3], [2, 1]]), torch.zeros(3, 2, dtype=torch.long)
-    together = CtcPrefixScores(dirty, lens)
+    together = kind(dirty, lens, 0)
     together.advance(parents, tokens)
     left = torch.tensor([0, 2])
     together.keep(left)
     together.advance(torch.tensor([[1, 0], [1, 0]]), torch.tensor([[2, 2], [1, 3]]))
-    found = together.candidates()
+    found = everything(together, left[:, None].expand(-1, 2))
     for row, b in enumerate(left.tolist()):
-        alone = CtcPrefixScores(log_probs[b : b + 1, : lens[b]], lens[b : b + 1])
+        alone = kind(log_probs[b : b + 1, : lens[b]], lens[b : b + 1], 0)
         alone.advance(parents[b : b + 1], tokens[b : b + 1])
         alone.advance(torch.tensor([[1, 0]]), torch.tensor([[[2, 2], [1, 3]][row]]))
-        torch.testing.assert_close(found[row], alone.candidates()[0])
+        torch.testing.assert_close(found[row], everything(alone, torch.zeros(1, 2))[0])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    st.integers(2, 12),
+    st.integers(0, 2),
+    st.floats(0.0, 0.5),
+    st.integers(0, 10**6),
+)
+def test_the_loops_equal_the_tensors_on_any_options(frames, vocab, blank_id, forbidden, seed):
+    """With probabilities of zero, repeats, a blank anywhere, duplicate options, and prefixes that have no path."""
+    lens, blank_id = torch.tensor(frames), min(blank_id, vocab - 1)
+    log_probs = posteriors(len(lens), max(frames), vocab, seed=seed)
+    log_probs = log_probs.masked_fill(torch.rand(log_probs.shape) < forbidden, -math.inf)
+    both = [kind(log_probs, lens, blank_id) for kind in (CompiledScores, TensorScores)]
+    width = 1
+    for _ in range(4):
+        options = torch.randint(0, vocab + 1, (len(lens), width, 5))
+        ours, theirs = (scores.candidates(options) for scores in both)
+        assert (ours[options == blank_id] == -math.inf).all()
+        # Tensors know no zero: e^-1e4 stands for it.
+        torch.testing.assert_close(ours.clamp(min=-100), theirs.clamp(min=-100), rtol=1e-4, atol=1e-4)
+        parents, tokens = torch.randint(0, width, (len(lens), 3)), torch.randint(1, vocab, (len(lens), 3))
+        tokens[tokens == blank_id] = 0
+        width = 3
+        for scores in both:
+            scores.advance(parents, tokens)

@@ -93,6 +93,32 @@ class Script:
         pass
 
 
+class Wish:
+    """CTC that wants one token and nothing else."""
+
+    def __init__(self, token):
+        self.token, self.so_far = token, torch.zeros(1, 1)
+
+    def candidates(self, options):
+        return self.so_far[:, :, None] + torch.where(options == self.token, 0.0, -20.0)
+
+    def advance(self, parents, tokens):
+        self.so_far = self.so_far.gather(1, parents)
+        self.so_far = self.candidates(tokens[:, :, None])[:, :, 0]
+
+    def keep(self, utterances):
+        pass
+
+
+@pytest.mark.parametrize("weight", [0.5, 1.0])
+@pytest.mark.parametrize("token", [3, 4])
+def test_ctc_is_asked_of_the_tokens_that_the_decoder_likes_best_unless_it_is_alone(weight, token):
+    # beam 2: three tokens are asked of, and token 4 is the decoder's fourth
+    script = Script([[0.0, 0.4, 0.3, 0.2, 0.1, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0, 1.0]])
+    [[best]] = attention_beam(script, torch.tensor([1]), eos=5, beam=2, ctc=Wish(token), ctc_weight=weight)
+    assert (best.tokens == [token]) is (token == 3 or weight == 1.0)
+
+
 def test_the_search_stops_when_nothing_that_grows_can_win():
     script = Script([[0.0, 0.9, 0.1, 0.0], [0.0, 0.05, 0.05, 0.9]])
     [[best]] = attention_beam(script, torch.tensor([50]), eos=3, beam=2)
