@@ -21,7 +21,7 @@ def write(goal: Path, text: str) -> None:
     beside = goal.with_name(goal.name + ".part")
     try:
         goal.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")  # a path may hold other bytes
         os.replace(beside, goal)
     except OSError as error:
         remove(beside)
