@@ -70,6 +70,8 @@ def refusal(work) -> str:
         ("optimizer: {lr: no}", "optimizer.lr holds false; wanted a number"),
         ("optimizer: {lr: [1]}", "optimizer.lr holds [1]; wanted a number"),
         ("optimizer: {betas: [0.9, x]}", "optimizer.betas.1 holds 'x'; wanted a number"),
+        ("optimizer: {lr: .nan}", "optimizer.lr holds nan; it should be a finite number"),
+        ("optimizer: {lr: 1e400}", "optimizer.lr holds inf; it should be a finite number"),
         ("optimizer: adam", "optimizer holds 'adam'; wanted `key: value` lines"),
         ("label: 3", "label holds 3; wanted text"),
         ("resume: perhaps", "resume holds 'perhaps'; wanted true or false"),
@@ -92,6 +94,8 @@ def test_a_mistake_names_the_dotted_key_and_what_was_wanted(conf, text, said):
         ("- 1\n- 2", "wanted `key: value` lines, found [1, 2]"),
         ("x: \x07", "not valid YAML"),
         ("!!python/object/apply:os.system [echo]", "could not determine a constructor"),
+        ("updates: 1\nlabel: 2024-13-45", "conf.yaml:2: not valid YAML ('2024-13-45' is no timestamp)"),
+        ("updates: !!int x", "conf.yaml:1: not valid YAML ('x' is no int)"),
         ("1: 2", "conf.yaml: 1"),
     ],
 )
