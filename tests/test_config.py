@@ -224,7 +224,10 @@ def experiment():
         (["training.optimizer.lrr=1"], "unknown key 'training.optimizer.lrr'; did you mean 'lr'?"),
         (["augmentation.noise.foldr=x"], "unknown key 'augmentation.noise.foldr'; did you mean 'folder'?"),
         (["augmentation.speed=[]"], "augmentation.speed holds []; it is wrong: "),
-        (["augmentation.speed=[0.9, -1]"], "augmentation.speed.1 holds -1; it should be greater than 0"),
+        (["augmentation.speed=[0.9, -1]"], "augmentation.speed.1 holds -1; it should be greater than or equal to 0.25"),
+        (["augmentation.speed=[1e-9]"], "augmentation.speed.0 holds 1e-09; it should be greater than or equal to 0.25"),
+        (["augmentation.gain_db=[0, 1e30]"], "augmentation.gain_db.1 holds 1e+30; it should be less than or equal to"),
+        (["batching.round_seconds=1000"], "batching.round_seconds holds 1000; it should be less than or equal to 10"),
         (["features.high_hz=9000"], "features: filters from low_hz 20 to high_hz 9000"),
     ],
 )
