@@ -36,7 +36,7 @@ def json_object(text: bytes | str, where: str, mend: str) -> dict[str, Any]:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else error
         raise UserError(f"{where}: not JSON ({reason}); {mend}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{where}: wanted an object, found {values!r:.60}")
+        raise UserError(f"{where}: wanted an object, found {values!r:.60}; {mend}")
     return values
 
 

@@ -61,7 +61,7 @@ def train(
     if not settings.training.keep_best:
         raise UserError("training.keep_best is 0: the snapshot that is best on dev becomes the model; wanted 1 or more")
     begin(folder, settings, tokenizer, text)
-    torch.set_num_threads(settings.training.threads or parallel.cores())
+    parallel.use_threads(settings.training.threads)
     torch.manual_seed(settings.seed)
     model = RecurrentLm(settings.model, tokenizer.vocab_size)
     trainer = Trainer(model, settings.training, folder, settings.seed, parallel.pick_device(device))

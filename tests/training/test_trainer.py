@@ -266,6 +266,14 @@ def test_the_best_and_the_last_snapshots_are_kept(tmp_path, best, last, expected
     assert snapshots(tmp_path) == (expected or [4, 8, 12, 16, 20, 24])
 
 
+def test_a_copy_among_the_snapshots_is_left_alone(tmp_path):
+    (tmp_path / "snapshots").mkdir()
+    copy = tmp_path / "snapshots" / "best so far.safetensors"
+    copy.write_bytes(b"")
+    fit(trainer(tmp_path, updates=8))
+    assert copy.is_file()
+
+
 def test_no_snapshot_is_removed_before_the_checkpoint_that_says_so(tmp_path):
     made = trainer(tmp_path, keep_best=0, keep_last=1)
     fit(made)
