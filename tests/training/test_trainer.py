@@ -132,11 +132,12 @@ def test_without_a_checkpoint_the_log_begins_anew(tmp_path):
     assert [update for update, *_ in losses(tmp_path)] == list(range(1, 13))
 
 
-def test_half_a_line_of_a_killed_run_is_dropped(tmp_path):
+@pytest.mark.parametrize("rest", ['{"update": 9, "loss": 1', "5\n[1]\n{}\n"])
+def test_what_is_no_line_of_the_log_is_dropped(tmp_path, rest):
     made = trainer(tmp_path, updates=8)
     fit(made)
     with open(tmp_path / "train.jsonl", "a") as lines:
-        lines.write('{"update": 9, "loss": 1')
+        lines.write(rest)
     trainer(tmp_path, updates=8).resume()
     assert [update for update, *_ in losses(tmp_path)] == list(range(1, 9))
 
