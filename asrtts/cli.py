@@ -15,7 +15,7 @@ from asrtts.storage import REFUSED
 
 # The order in which a recipe uses them; a verb that is not named here stands at the end.
 ORDER = """download prepare shard tokenize align plan train average lm tune decode synthesize score compare
-    distill quantize export bench"""
+    sweep crossvalidate distill quantize export bench"""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -56,7 +56,8 @@ def usage() -> str:
     """The verbs with their first docstring lines, read without importing them: help must not wait for torch."""
     order = ORDER.split()
     verbs = sorted(names("asrtts.bin"), key=lambda v: (order.index(v) if v in order else len(order), v))
-    lines = [f"  {verb:<11} {_first_line(verb)}" for verb in verbs]
+    width = max(map(len, verbs))
+    lines = [f"  {verb:<{width}} {_first_line(verb)}" for verb in verbs]
     return "\n".join(
         ["asrtts VERB ...   speech recognition recipes, from a corpus to a scored model", "", *lines, ""]
         + ["`asrtts VERB --help` says what a verb takes. Recipes are in egs/<corpus>/<task>: ./run.sh --help"]

@@ -171,6 +171,12 @@ class Run:
                     "run would be neither. Train into a new folder, or add --restart to throw this one away"
                 )
         old = self.facts()
+        if old and old.get("init") != facts.get("init"):
+            began, now = (f"--init {of['init']}" if "init" in of else "random weights" for of in (old, facts))
+            raise UserError(
+                f"{self.folder}: this run began with {began}, now it is {now}; give the command that it began with, "
+                "train into a new folder, or add --restart to throw this one away"
+            )
         for key, what in HASHES.items():
             if key in old and old[key] != facts[key]:
                 raise UserError(
@@ -226,11 +232,7 @@ class Run:
 
 def facts_of(experiment: Experiment, tokenizer: Tokenizer, model: AsrModel) -> dict[str, Any]:
     """What run.json says of a run before it is trained; the model has its starting weights."""
-    hashes = {
-        "data_hash": manifest.fingerprint(experiment.data.train),
-        "dev_hash": manifest.fingerprint(experiment.data.dev),
-        "tokens_hash": tokenizer.fingerprint(),
-    }
+    hashes = hashes_of(experiment, tokenizer)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "heads": {name: head.weight for name, head in experiment.heads.items()},
@@ -240,6 +242,15 @@ def facts_of(experiment: Experiment, tokenizer: Tokenizer, model: AsrModel) -> d
         **hashes,
         "versions": {"asrtts": asrtts.__version__, "torch": torch.__version__, "python": platform.python_version()},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def hashes_of(experiment: Experiment, tokenizer: Tokenizer) -> dict[str, str]:
+    """The HASHES of what a run is trained on."""
+    return {
+        "data_hash": manifest.fingerprint(experiment.data.train),
+        "dev_hash": manifest.fingerprint(experiment.data.dev),
+        "tokens_hash": tokenizer.fingerprint(),
     }
 
 

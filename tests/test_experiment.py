@@ -233,3 +233,15 @@ def test_an_utterance_too_short_for_the_encoder_is_named(tones, begun, tmp_path)
     experiment.refuse_too_short(Index(path), begun.experiment.features, model)
     with pytest.raises(UserError, match="utterance test-2"):
         experiment.refuse_too_short(Index(path), begun.experiment.features, model, fastest=2.0)
+
+
+def test_a_run_goes_on_from_the_weights_that_it_began_with(tones, begun):
+    """Before its first checkpoint a resumed run would otherwise begin anew, from random weights."""
+    settings = load(tones / "conf/ctc.yaml")
+    with pytest.raises(UserError, match=r"began with random weights, now it is --init asrtts:exp/a/model.safetensors"):
+        begun.check_unchanged(settings, {**begun.facts(), "init": "asrtts:exp/a/model.safetensors"})
+    begun.record(init="asrtts:exp/a/model.safetensors")
+    begun.check_unchanged(settings, begun.facts())
+    facts = {key: value for key, value in begun.facts().items() if key != "init"}
+    with pytest.raises(UserError, match=r"began with --init asrtts:exp/a/model.safetensors, now it is random weights"):
+        begun.check_unchanged(settings, facts)

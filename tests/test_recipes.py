@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,12 +14,14 @@ import yaml
 
 from asrtts import config, experiment, registry
 from asrtts.asr.model import AsrModel
+from asrtts.bin import _series, crossvalidate, sweep
 from asrtts.cli import ORDER
 from asrtts.registry import UserError
 
 TOP = Path(__file__).resolve().parents[1]
 RECIPES = sorted(path.parent for path in TOP.glob("egs/*/asr/run.sh"))
 CONFS = sorted(path for recipe in RECIPES for path in recipe.glob("conf/**/*.yaml") if path.name != "encoder.yaml")
+SHARED = {"encoder.yaml", "pretraining.yaml"}  # what all heads have, and what their encoder begins with
 HEADS = {"ctc", "transducer", "attention", "hybrid"}
 MIXES = {"hybrid": {"ctc", "attention"}, "transducer_ctc": {"ctc", "transducer"}}
 HEAD_KEYS = {"base", "heads", "decoding"}
@@ -32,6 +35,16 @@ def lines(script: Path, *options: str) -> list[list[str]]:
     done = subprocess.run([str(script), "--dry-run", *options], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     return [shlex.split(line) for line in done.stdout.splitlines()]
+
+
+def without_runs(recipe: Path, place: Path) -> Path:
+    """A copy of the recipe, whose exp/* names no run that was trained here."""
+    shutil.copytree(TOP / "utils", place / "utils")
+    copy = place / recipe.relative_to(TOP)
+    shutil.copytree(recipe / "conf", copy / "conf")
+    for script in recipe.glob("*.sh"):
+        shutil.copy(script, copy)
+    return copy
 
 
 def check(command: list[str], recipe: Path) -> str:
@@ -56,18 +69,32 @@ def test_every_command_of_run_sh_is_a_verb_with_arguments_that_parse(recipe):
     for head in sorted(HEADS):
         commands = lines(recipe / "run.sh", "--head", head)
         verbs = [check(command, recipe) for command in commands]
-        assert [v for v in verbs if v != "prepare"] == ["download", "tokenize", "train", "average", "decode", "score"]
-        trained = next(command for command in commands if command[1] == "train")
-        experiment.load(recipe / trained[2], trained[4:])
+        rest = ["train", "average"] * sum(v == "train" for v in verbs) + ["decode", "score"]
+        assert [v for v in verbs if v != "prepare"] == ["download", "tokenize", *rest]
+        for trained in (command for command in commands if command[1] == "train"):
+            experiment.load(recipe / trained[2], [word for word in trained[4:] if "=" in word])
+
+
+@pytest.mark.parametrize("recipe", [r for r in RECIPES if (r / "conf/pretraining.yaml").is_file()], ids=name)
+def test_every_head_begins_with_the_encoder_that_was_trained_first(recipe):
+    for head in sorted(HEADS):
+        commands = lines(recipe / "run.sh", "--head", head, "--seed", "3", "--stage", "3", "--stop-stage", "3")
+        first, averaged, second, _ = commands
+        assert (first[2], second[2]) == ("conf/pretraining.yaml", f"conf/{head}.yaml")
+        assert averaged == ["asrtts", "average", first[3]]
+        assert second[4:] == ["seed=3", "--init", f"asrtts:{first[3]}/model.safetensors"]
+        encoders = [experiment.load(recipe / command[2]).encoder for command in (first, second)]
+        assert encoders[0] == encoders[1]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=name)
-def test_every_command_of_compare_sh_parses_and_the_table_holds_what_was_trained(recipe):
+def test_every_command_of_compare_sh_parses_and_the_table_holds_what_was_trained(recipe, tmp_path):
+    recipe = without_runs(recipe, tmp_path)
     commands = lines(recipe / "compare.sh")
     assert [check(command, recipe) for command in commands][-1] == "compare"
     trained = []
     for command in commands[:-1]:
-        trained += [c[3] for c in lines(recipe / "run.sh", *command[1:]) if c[1] == "train"]
+        trained += [c[3] for c in lines(recipe / "run.sh", *command[1:]) if c[1] == "train"][-1:]
     compared = [argument for argument in commands[-1] if argument.startswith("exp/")]  # exp/ctc-* is every seed
     assert len(trained) == len(compared) >= 3
     assert all(fnmatchcase(run, pattern) for run, pattern in zip(trained, compared, strict=True))
@@ -102,7 +129,7 @@ def test_settings_build_their_model(conf):
 
 @pytest.mark.parametrize("folder", sorted({conf.parent for conf in CONFS}), ids=name)
 def test_the_heads_of_a_recipe_share_everything_but_the_head(folder):
-    settings = {conf.stem: experiment.load(conf) for conf in folder.glob("*.yaml") if conf.name != "encoder.yaml"}
+    settings = {conf.stem: experiment.load(conf) for conf in folder.glob("*.yaml") if conf.name not in SHARED}
     assert HEADS <= set(settings) <= HEADS | set(MIXES)
     shared = [s.model_dump(mode="json", exclude={"heads", "decoding"}) for s in settings.values()]
     assert all(one == shared[0] for one in shared)
@@ -112,7 +139,7 @@ def test_the_heads_of_a_recipe_share_everything_but_the_head(folder):
 
 @pytest.mark.parametrize("folder", sorted({conf.parent for conf in CONFS}), ids=name)
 def test_the_heads_of_a_recipe_are_searched_with_equal_effort(folder):
-    searched = [experiment.load(conf) for conf in folder.glob("*.yaml") if conf.name != "encoder.yaml"]
+    searched = [experiment.load(conf) for conf in folder.glob("*.yaml") if conf.name not in SHARED]
     with torch.device("meta"):
         models = [AsrModel(s.encoder, s.heads, s.features.num_bins, vocab_size=30) for s in searched]
     assert {s.decoding.beam for s in searched} == {10}
@@ -123,7 +150,8 @@ def test_the_heads_of_a_recipe_are_searched_with_equal_effort(folder):
 @pytest.mark.parametrize("conf", CONFS, ids=name)
 def test_the_file_of_a_head_holds_the_head_alone(conf):
     values = yaml.safe_load(conf.read_text(encoding="utf-8"))
-    assert values["base"] == "encoder.yaml" and set(values) <= HEAD_KEYS
+    budget = {"training"} if conf.name in SHARED else set()
+    assert values["base"] == "encoder.yaml" and set(values) <= HEAD_KEYS | budget
 
 
 def test_a_misspelled_head_is_answered_with_the_nearest():
@@ -132,9 +160,38 @@ def test_a_misspelled_head_is_answered_with_the_nearest():
 
 
 @pytest.mark.parametrize("recipe", [r for r in RECIPES if (r / "with_lm.sh").is_file()], ids=name)
-def test_with_lm_decodes_what_run_sh_trained_and_scores_it_beside_the_result_without(recipe):
+def test_with_lm_decodes_what_run_sh_trained_and_compares_it_with_the_result_without(recipe):
     for head in sorted(HEADS):
         commands = lines(recipe / "with_lm.sh", "--head", head)
-        assert [check(command, recipe) for command in commands] == ["lm", "tune", "decode", "score"]
-        trained = next(c for c in lines(recipe / "run.sh", "--head", head) if c[1] == "train")
+        assert [check(command, recipe) for command in commands] == ["lm", "tune", "decode", "score", "compare"]
+        trained = [c for c in lines(recipe / "run.sh", "--head", head) if c[1] == "train"][-1]
         assert {command[2] for command in commands[1:]} == {trained[3]}
+        assert commands[-1][3] == f"{trained[3]}:test_lm"
+
+
+@pytest.mark.parametrize("recipe", [r for r in RECIPES if (r / "sweep.sh").is_file()], ids=name)
+@pytest.mark.parametrize("given", [(), ("--sweep", "encoder.layers=5,6", "--seed", "3")])
+def test_sweep_trains_heads_in_sizes_that_fit_and_compares_them(recipe, given, tmp_path):
+    recipe = without_runs(recipe, tmp_path)
+    *sweeps, comparison = lines(recipe / "sweep.sh", *given)
+    assert [check(command, recipe) for command in (*sweeps, comparison)] == ["sweep"] * len(sweeps) + ["compare"]
+    assert len(sweeps) >= 3
+    args = registry.find("asrtts.bin", "compare").parser().parse_args(comparison[2:])
+    for command in sweeps:
+        swept, fixed = sweep.divided(command[4 : command.index("--test")])
+        assert set(args.allow) == {*swept, "encoder_hash"} and args.out == Path("exp/sweep")
+        for point in sweep.points(swept):
+            settings = experiment.load(recipe / command[2], [*fixed, *point])
+            with torch.device("meta"):
+                AsrModel(settings.encoder, settings.heads, settings.features.num_bins, vocab_size=30)
+            assert fnmatchcase(_series.named(command[3], point[:1]), str(args.exp[0]))
+
+
+@pytest.mark.parametrize("recipe", [r for r in RECIPES if (r / "folds.sh").is_file()], ids=name)
+def test_folds_are_of_settings_that_build_and_never_of_test(recipe):
+    (command,) = lines(recipe / "folds.sh")
+    assert check(command, recipe) == "crossvalidate" and not any("test" in word for word in command)
+    args = registry.find("asrtts.bin", "crossvalidate").parser().parse_args(command[2:])
+    variants, common = crossvalidate.read(args.settings)
+    loaded = [experiment.load(recipe / v.conf, [*common, *v.overrides]) for v in variants]
+    crossvalidate.one_data(variants, loaded)

@@ -1,7 +1,8 @@
 """What `asrtts compare` holds two systems to: everything but the heads, their losses and their searches is equal.
 
-Runs that differ in their seed only are one system. What must be equal has a name, the key of a setting where it is one;
-a difference is refused by its name, or stands in the table if that name is allowed.
+Runs that differ in their seed only are one system; another decoding of them is another. What must be equal has a name,
+the key of a setting where it is one; a difference is refused by its name, or stands in the table if that name is
+allowed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from asrtts import experiment
+from asrtts.asr.model import Decoding
 from asrtts.bin import _decoded
 from asrtts.config import build
 from asrtts.experiment import HARMLESS_KEYS, Experiment
@@ -23,22 +25,23 @@ FREE = ("heads.", "decoding.", "data.", "seed")
 NOT_EFFORT = ("method", "ctc_weight", "rtf", "threads", "device", "seconds", "utterances")
 NOT_EFFORT += ("peak_memory_mb", "peak_gpu_memory_mb")
 NOT_EFFORT += ("length_bonus", "lm_weight", "lodr_weight")  # chosen on dev for each system; which models is effort
+MODELS = ("lm", "lodr")  # what a summary does not name was not there: no older decode had one
 # What run.json says, in a reader's words.
 FACTS = {
     "data_hash": "training data",
     "dev_hash": "dev data",
     "tokens_hash": "tokens",
-    "init": "encoder weights to begin with",
     "precision": "precision of the training",
     "average": "rule of the averaging",
 }
 
 
-@dataclass
+@dataclass(eq=False)  # a key of what it said
 class Member:
-    """One run, decoded."""
+    """One decoding of a run."""
 
     exp: Path
+    decoding: str  # its name
     settings: Experiment
     facts: dict[str, Any]
     summary: dict[str, Any]
@@ -46,6 +49,13 @@ class Member:
     @property
     def seed(self) -> int:
         return self.settings.seed
+
+    @property
+    def search(self) -> Decoding:
+        """The search that was decoded with, as far as that is known."""
+        known = {key: self.summary[key] for key in Decoding.model_fields if self.summary.get(key) is not None}
+        without = {key: None for key in MODELS if self.summary and key not in known}
+        return self.settings.decoding.model_copy(update={**known, **without})
 
 
 @dataclass
@@ -61,23 +71,27 @@ class System:
         self.conditions = _conditions(self.members)
 
 
-def read(exp: Path, test: str) -> Member:
-    """Raises UserError if the folder is no run of ours or was not decoded."""
-    run, facts, summary = experiment.Run.open(exp), _decoded.facts(exp), _decoded.summary(exp, test)
+def read(exp: Path, decoding: str) -> Member:
+    """Raises UserError if the folder is no run of ours or has no such decoding."""
+    run, facts, summary = experiment.Run.open(exp), _decoded.facts(exp), _decoded.summary(exp, decoding)
     # Whatever else they hold is compared as it stands; these are reckoned with.
     build(_decoded.RunCost, facts, f"{exp}/run.json")
-    build(_decoded.DecodeCost, summary, f"{exp}/decode/{test}.summary.json")
-    return Member(exp, run.experiment, facts, summary)
+    build(_decoded.DecodeCost, summary, f"{exp}/decode/{decoding}.summary.json")
+    _decoded.refuse_undecoded(exp, decoding)
+    return Member(exp, decoding, run.experiment, facts, summary)
 
 
-def systems(members: Sequence[Member]) -> list[System]:
-    """Runs grouped, each system at the place of its first run, its runs by seed."""
+def systems(members: Sequence[Member], test: str) -> list[System]:
+    """Runs grouped, each system at the place of its first run, its runs by seed.
+
+    ctc-1 and ctc-2 are `ctc`; other decodings of them than `test`, ctc-1:test_lm and ctc-2:test_lm, are `ctc:test_lm`.
+    """
     groups: dict[str, list[Member]] = {}
     for member in members:
         groups.setdefault(_family(member), []).append(member)
-    labels = [_decoded.label(m.exp, [m.exp for m in members]) for m in members]
-    by_exp = dict(zip((m.exp for m in members), labels, strict=True))
-    names: list[str] = []
+    exps = list(dict.fromkeys(member.exp for member in members))
+    runs = {exp: _decoded.label(exp, exps) for exp in exps}
+    taken: set[str] = set()
     found = []
     for group in groups.values():
         group.sort(key=lambda m: m.seed)
@@ -86,11 +100,13 @@ def systems(members: Sequence[Member]) -> list[System]:
         if twice is not None:
             same = [str(m.exp) for m in group if m.seed == twice.seed]
             raise UserError(f"{' and '.join(same)}: the same settings and the same seed {twice.seed}; name one of them")
-        here = [by_exp[m.exp] for m in group]
-        name = _common(here)
-        name = name if name and name not in names else here[0]
-        names.append(name)
-        found.append(System(name, group, here))
+        here = [runs[m.exp] for m in group]
+        suffix = "" if group[0].decoding == test else f":{group[0].decoding}"
+        name = common(here)
+        if not name or f"{name}{suffix}" in taken or name in set(runs.values()) - set(here):
+            name = here[0]
+        taken.add(f"{name}{suffix}")
+        found.append(System(f"{name}{suffix}", group, [f"{label}{suffix}" for label in here]))
     return found
 
 
@@ -111,14 +127,14 @@ def differences(found: Sequence[System]) -> dict[str, dict[str, Any]]:
 def unknown(found: Sequence[System]) -> dict[str, list[str]]:
     """What could not be checked, since the run of a system does not say it."""
     missing = {key: [s.name for s in found if s.conditions.get(key) is None] for key in _keys(found)}
-    return {key: names for key, names in missing.items() if names and key != "init"}
+    return {key: names for key, names in missing.items() if names}
 
 
 def refuse_unequal(found: Sequence[System], allowed: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The differences that were allowed. Raises UserError for one that was not, and for a name that is none."""
     keys = _keys(found)
     for key in allowed:
-        if not any(_covers(key, name) for name in keys):
+        if not key.startswith(FREE) and not any(_covers(key, name) for name in keys):
             raise UserError(f"--allow {key}: nothing that must be equal is called so{suggestion(key, _names(keys))}")
     unequal = differences(found)
     refused = {key: values for key, values in unequal.items() if not any(_covers(a, key) for a in allowed)}
@@ -126,8 +142,8 @@ def refuse_unequal(found: Sequence[System], allowed: Sequence[str]) -> dict[str,
         shown = "; ".join(f"{key} ({_listed(values)})" for key, values in list(refused.items())[:5])
         more = f"; and {len(refused) - 5} more" if len(refused) > 5 else ""
         raise UserError(
-            f"these systems differ in more than their heads: {shown}{more}. Make them equal, or allow it and see it in "
-            f"the table: {' '.join(f'--allow {key}' for key in _shortest(refused))}"
+            f"these systems differ in what is held equal: {shown}{more}. Make it equal, or allow it and see it in the "
+            f"table: {' '.join(f'--allow {key}' for key in _shortest(refused))}"
         )
     return unequal
 
@@ -135,8 +151,14 @@ def refuse_unequal(found: Sequence[System], allowed: Sequence[str]) -> dict[str,
 def _family(member: Member) -> str:
     hashes = {key: member.facts.get(key) for key in experiment.HASHES}
     family = member.facts.get("family") or experiment.family(member.settings, hashes)
-    search = {key: value for key, value in member.summary.items() if key in ("method", "ctc_weight") or _effort(key)}
-    return repr((family, member.facts.get("init"), member.facts.get("average"), sorted(search.items())))
+    search = {key: member.summary.get(key) for key in ("method", "ctc_weight")} | _effort(member.summary)
+    trained = (family, begun_from(member), member.facts.get("average"))
+    return repr((trained, member.decoding, sorted(search.items())))
+
+
+def begun_from(member: Member) -> str:
+    """Whose encoder weights a run began with; which file it was, `encoder_hash` says for every seed."""
+    return member.facts.get("init", "random weights").partition(":")[0]
 
 
 def _conditions(members: Sequence[Member]) -> dict[str, Any]:
@@ -149,7 +171,8 @@ def _conditions(members: Sequence[Member]) -> dict[str, Any]:
         if not key.startswith(FREE) and key not in HARMLESS_KEYS
     }
     values |= {key: first.facts.get(key) for key in FACTS}
-    values |= {f"search.{key}": value for key, value in first.summary.items() if _effort(key)}
+    values["init"] = begun_from(first)
+    values |= {f"search.{key}": value for key, value in _effort(first.summary).items()}
     if not settings["training.patience"]:  # else each run may stop at another update, by the same rule
         updates = {m.facts.get("updates") for m in members}
         values["updates"] = updates.pop() if len(updates) == 1 else sorted(updates, key=str)
@@ -168,8 +191,10 @@ def _same_starts(known: Sequence[dict[int, str]]) -> bool:
     return all(len(digests) == 1 for digests in starts.values())
 
 
-def _effort(key: str) -> bool:
-    return key not in NOT_EFFORT
+def _effort(summary: dict[str, Any]) -> dict[str, Any]:
+    """What a decoding's summary says of its effort; nothing where there is none."""
+    found = {key: value for key, value in summary.items() if key not in NOT_EFFORT}
+    return found | {key: summary.get(key) or "none" for key in MODELS if summary}
 
 
 def _keys(found: Sequence[System]) -> list[str]:
@@ -208,10 +233,15 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def _common(labels: Sequence[str]) -> str:
-    """ctc-1, ctc-2 -> ctc; a run that stands alone keeps its name."""
+def common(labels: Sequence[str]) -> str:
+    """ctc-1, ctc-2 -> ctc; ctc-1-dim96, ctc-2-dim96 -> ctc-dim96; a run that stands alone keeps its name."""
     if len(labels) == 1:
         return labels[0]
+    parts = [label.split("-") for label in labels]
+    if len(set(map(len, parts))) == 1:
+        alike = [column[0] for column in zip(*parts, strict=True) if len(set(column)) == 1]
+        if alike and alike[0]:
+            return "-".join(alike)
     first, last = min(labels), max(labels)
     same = next((i for i, (x, y) in enumerate(zip(first, last, strict=False)) if x != y), min(len(first), len(last)))
     return first[:same].rstrip("-_.")

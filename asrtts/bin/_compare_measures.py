@@ -13,18 +13,32 @@ from typing import Any
 import numpy as np
 import torch
 
-from asrtts.bin import _compare_fair
+from asrtts.bin import _compare_fair, _decoded
 from asrtts.bin._compare_fair import Member, System
-from asrtts.bin._decoded import Line, TimedLine
-from asrtts.bin._decoded import lines as lines_of
+from asrtts.bin._decoded import Line
 from asrtts.data.utterance import Utterance
 from asrtts.experiment import Run
+from asrtts.lm import lm_folder
 from asrtts.metrics import emission, error_rate, significance, verdict
 from asrtts.metrics.verdict import Outputs
+from asrtts.registry import UserError
 
 
 class Missing(str):
     """Why there is no value."""
+
+
+def judged(
+    words: Sequence[Outputs], characters: Sequence[Outputs], speakers: Sequence[str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str, list[dict[str, Any]]]:
+    """The rates in words and in characters, in which of both the pairs are counted, and the pairs."""
+    known = speakers if all(speakers) and len(set(speakers)) > 1 else None
+    wer, cer = rates(words, known), rates(characters, known)
+    # Text without blanks, as most Chinese corpora have it, is one word an utterance: it is judged by characters.
+    by_characters = wer[0]["ref"] <= len(speakers) < cer[0]["ref"]
+    systems, unit = (characters, "characters") if by_characters else (words, "words")
+    drawn = verdict.resampled(systems), verdict.resampled(systems, known) if known else None
+    return wer, cer, unit, verdict.pairs(systems, *drawn, unit)
 
 
 def rates(systems: Sequence[Outputs], speakers: Sequence[str] | None) -> list[dict[str, Any]]:
@@ -77,8 +91,20 @@ def _fact(key: str, reason: str, scale: float = 1.0) -> Callable[[Member], float
 
 
 def _size(member: Member) -> float | Missing:
+    """Of the weights and of the language models that had a say."""
     path = member.exp / f"{member.summary.get('weights', 'model')}.safetensors"
-    return path.stat().st_size / 1e6 if path.is_file() else Missing(f"there is no {path.name}")
+    try:
+        files = [path, *(lm_folder.model_file(folder) for folder, _ in member.search.lms)]
+    except UserError as error:
+        return Missing(str(error))
+    gone = next((file for file in files if not file.is_file()), None)
+    return Missing(f"there is no {gone.name}") if gone else sum(file.stat().st_size for file in files) / 1e6
+
+
+def _train_minutes(member: Member) -> float | Missing:
+    """With those of the run that it began with."""
+    own = member.facts.get("train_minutes")
+    return Missing("not recorded: training has not ended") if own is None else own + member.facts.get("init_minutes", 0)
 
 
 def _rtf(member: Member) -> float | Missing:
@@ -128,7 +154,7 @@ COSTS = {
     "train_minutes": Measure(
         "training, minutes",
         "{:.1f}".format,
-        _fact("train_minutes", "not recorded: training has not ended"),
+        _train_minutes,
         statistics.fmean,
     ),
 }
@@ -168,7 +194,6 @@ def search_steps(lines: Sequence[Line]) -> float | Missing:
 def emission_delay(
     system: System,
     words: Outputs,
-    test: str,
     utterances: dict[str, Utterance],
     spoken: emission.Alignment | None,
 ) -> dict[str, Any]:
@@ -177,7 +202,7 @@ def emission_delay(
         return {"value": None, "why": "no --alignment"}
     found: list[float] = []
     for member, edits in zip(system.members, words.edits, strict=True):
-        lines = lines_of(member.exp, test, utterances, TimedLine)
+        lines = _decoded.lines(member.exp, member.decoding, utterances, _decoded.TimedLine)
         for (utt_id, utterance), edit in zip(utterances.items(), edits, strict=True):
             emitted = emission.word_times((piece.token, piece.time) for piece in lines[utt_id].tokens)
             if utt_id in spoken and [word for word, _ in emitted] == lines[utt_id].hyp.split():
@@ -194,14 +219,14 @@ def measured(properties: dict[str, Any] | Missing) -> Measured:
         return {key: {"value": None, "why": str(properties)} for key in keys}
     p = properties
     values = {
-        "encoder_macs": p["encoder_macs"] / 1e6,
-        "search_macs": p["search_macs"] / 1e6,
+        "encoder_macs": p["encoder_macs"],
+        "search_macs": p["search_macs"],
         "lengths": [p["frames"], p["tokens"]],
         "internal_lm": [p["internal_lm_perplexity"], p["uniform_perplexity"]],
         "alignment": [p["alignment"], p["attention_frames"]],
         "monotonic": [p["monotonic_percent"], p["alignment"]],
     }
-    return {key: {"value": value, "why": None} for key, value in values.items()}
+    return {key: joined([value], max) for key, value in values.items()}
 
 
 def described(system: System) -> dict[str, Any]:
@@ -216,15 +241,10 @@ def described(system: System) -> dict[str, Any]:
         "loss_weights": model.weights,
         "auxiliary_losses": auxiliary,
         "views": model.views,
-        "search": _search(first),
+        "init": _compare_fair.begun_from(first),
+        "search": _decoded.search([member.summary for member in system.members]),
         "decode": first.summary,
     }
-
-
-def _search(member: Member) -> str:
-    """joint_beam 10"""
-    method, beam = member.summary.get("method"), member.summary.get("beam")
-    return f"{method or 'not recorded'}{f' {beam}' if (beam or 1) > 1 else ''}"
 
 
 def allowed(unequal: dict[str, dict[str, Any]]) -> dict[str, dict[str, str]]:

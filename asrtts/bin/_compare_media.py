@@ -26,7 +26,7 @@ COLUMNS = 800  # of a spectrogram; more frames are averaged
 Media = dict[str, Any]
 
 
-def media(systems: Sequence[System], name: str, utterances: Sequence[Utterance], quick: bool) -> Iterator[list[Media]]:
+def media(systems: Sequence[System], utterances: Sequence[Utterance], quick: bool) -> Iterator[list[Media]]:
     """What an utterance has beside its words, a step at a time: first the sound, then system by system.
 
     Each step gives the same list, one record an utterance, with more in it: `audio`, `spectrogram`, `why` (there is
@@ -44,7 +44,7 @@ def media(systems: Sequence[System], name: str, utterances: Sequence[Utterance],
             found.append({**shown, "seconds": seconds, "top": feature.top_hz, "words": [], "pictures": []})
     yield found
     for system in systems:
-        of = _lines(system.members[0], name, utterances)
+        of = _lines(system.members[0], utterances)
         for record, line in zip(found, of, strict=True):
             times = emission.word_times((piece.token, piece.time) for piece in line.tokens)
             record["words"].append([[word, round(time, 2)] for word, time in times])
@@ -94,11 +94,10 @@ def _wave(utterance: Utterance, sample_rate: int) -> np.ndarray | Missing:
         return Missing(str(error))
 
 
-def _lines(member: Member, name: str, utterances: Sequence[Utterance]) -> list[_decoded.TimedLine]:
+def _lines(member: Member, utterances: Sequence[Utterance]) -> list[_decoded.TimedLine]:
     wanted = {utterance.utt_id for utterance in utterances}
-    lines = {
-        line.utt_id: line for line in _decoded.again(member.exp, name, _decoded.TimedLine) if line.utt_id in wanted
-    }
+    every = _decoded.again(member.exp, member.decoding, _decoded.TimedLine)
+    lines = {line.utt_id: line for line in every if line.utt_id in wanted}
     return [lines[utterance.utt_id] for utterance in utterances]
 
 

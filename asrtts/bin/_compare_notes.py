@@ -15,7 +15,7 @@ FEW_SEGMENTS = 50
 def notes(comparison: dict[str, Any]) -> list[str]:
     """Lines, in the order of the table."""
     systems, pairs = comparison["systems"], comparison["pairs"]
-    found = [*_of_pairs(comparison), *_of_seeds(systems), *_of_speakers(comparison["speakers"])]
+    found = [*of_pairs(comparison), *_of_seeds(systems), *of_speakers(comparison["speakers"])]
     if comparison["utterances_left_out"]:
         whole = comparison["utterances"] + comparison["utterances_left_out"]
         found.append(f"Only {comparison['utterances']} of the {whole} utterances: the others were not decoded by all.")
@@ -40,7 +40,7 @@ def notes(comparison: dict[str, Any]) -> list[str]:
     return [*found, *_of_costs(systems)]
 
 
-def _of_pairs(comparison: dict[str, Any]) -> list[str]:
+def of_pairs(comparison: dict[str, Any]) -> list[str]:
     pairs = comparison["pairs"]
     tested = [pair for pair in pairs if pair["p"] is not None]
     if not tested:
@@ -52,7 +52,9 @@ def _of_pairs(comparison: dict[str, Any]) -> list[str]:
     used = " or ".join(tests[test] for test in tests if any(pair["test"] == test for pair in tested))
     corrected = f", after Holm's correction over {len(tested)} pairs" if len(tested) > 1 else ""
     by = "" if comparison["judged_by"] == "words" else " Pairs are judged by characters, since no text has a blank."
-    return [f"p: {used}{corrected}. Brackets: 95 %.{by}"]
+    runs = any(pair["test"] == "over_seeds" and pair["same_runs"] for pair in tested)
+    paired = " Decodings of the same runs are paired run by run." if runs else ""
+    return [f"p: {used}{corrected}.{paired} Brackets: 95 %.{by}"]
 
 
 def _of_seeds(systems: list[dict[str, Any]]) -> list[str]:
@@ -64,7 +66,7 @@ def _of_seeds(systems: list[dict[str, Any]]) -> list[str]:
     return [f"{whose} {were} trained once: that says nothing of what another seed would give."]
 
 
-def _of_speakers(count: int | None) -> list[str]:
+def of_speakers(count: int | None) -> list[str]:
     if count is None:
         return ["No interval by speaker: the manifest does not name the speaker of every utterance."]
     if count == 1:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from asrtts.bin._compare_fair import System
+from asrtts.bin._compare_fair import System, common
 from asrtts.bin._compare_measures import Missing
 from asrtts.training.journal import LOG
 
@@ -25,6 +25,7 @@ INK = "#010203"  # stands for the page's own ink, and #0a000N for its N-th colou
 
 Curve = list[tuple[float, float]]
 Plot = dict[str, str]
+Point = tuple[int, dict[str, Any], float, float, Any]  # number and row of a system, cost, error, its interval
 
 
 def style(number: int) -> dict[str, Any]:
@@ -40,12 +41,17 @@ def style(number: int) -> dict[str, Any]:
 
 
 def curves(systems: Sequence[System]) -> tuple[list[Plot], list[str]]:
-    """Training loss and validation error against updates, every run a line; and what is left out, with the reason."""
+    """Training loss and validation error against updates, every run a line; and what is left out, with the reason.
+
+    Several decodings of a run have one training: its line is that of the first.
+    """
     found: list[tuple[int, str, tuple[Curve, Curve]]] = []
     missing: dict[str, list[str]] = defaultdict(list)  # reason -> runs
+    first: dict[Path, str] = {}
     for number, system in enumerate(systems):
         for member, label in zip(system.members, system.labels, strict=True):
-            history = read(member.exp)
+            drawn = first.setdefault(member.exp.resolve(), label)
+            history = read(member.exp) if drawn == label else Missing(f"it is that of {drawn}")
             if isinstance(history, Missing):
                 missing[history].append(label)
             else:
@@ -135,8 +141,9 @@ def costs(comparison: dict[str, Any]) -> tuple[list[Plot], list[str]]:
 
 
 def family(system: dict[str, Any]) -> str:
-    """Systems of one family differ in their size only: heads, losses and search are the same."""
-    return f"{system['losses']}, {system['views']} views, {system['search']}"
+    """Systems of one family differ in their size only: heads, losses and search are the same, but for tuned weights."""
+    search = [system["decode"].get(key) for key in ("method", "beam", "lm", "lodr")]
+    return f"{system['losses']}, {system['views']} views, {search}"
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -154,21 +161,17 @@ def _macs(measures: dict[str, Any]) -> float | None:
 
 
 def _why(system: dict[str, Any], what: str) -> str:
-    reason = system["measures"]["encoder_macs" if what == "multiply-adds" else "size_mb"]["why"]
+    keys = ("encoder_macs", "search_macs") if what == "multiply-adds" else ("size_mb",)
+    reason = next((why for key in keys if (why := system["measures"][key]["why"])), None)
     return reason or "no error rate, since the references hold no words"
 
 
-def _scatter(axes: Any, points: Sequence[tuple[int, dict[str, Any], float, float, Any]], x: str, y: str) -> None:
-    groups = defaultdict(list)
-    for number, system, cost, error, interval in points:
-        look = {**style(number), "linestyle": "none"}
-        spread = [[max(0, error - interval[0])], [max(0, interval[1] - error)]] if interval else None
-        axes.errorbar(cost, error, yerr=spread, label=system["name"], capsize=3, markersize=7, elinewidth=1.2, **look)
-        groups[family(system)].append((cost, error, number))
-    for group in groups.values():
-        if len(group) > 1:
-            xs, ys, numbers = zip(*sorted(group), strict=True)
-            axes.plot(xs, ys, linewidth=1.2, color=style(numbers[0])["color"], linestyle=style(numbers[0])["linestyle"])
+def _scatter(axes: Any, points: Sequence[Point], x: str, y: str) -> None:
+    families: dict[str, list[Point]] = defaultdict(list)
+    for point in points:
+        families[family(point[1])].append(point)
+    for sizes in families.values():
+        _sizes(axes, sizes)
     best = frontier([(cost, error) for _, _, cost, error, _ in points])
     xs, ys = zip(*best, strict=True)
     axes.step(xs, ys, where="post", color=INK, alpha=0.35, linewidth=5, solid_joinstyle="round", zorder=0)
@@ -181,6 +184,33 @@ def _scatter(axes: Any, points: Sequence[tuple[int, dict[str, Any], float, float
     axes.set_ylim(bottom=0)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
+
+
+def _sizes(axes: Any, points: Sequence[Point]) -> None:
+    """The sizes of a family look alike; each says beside it what its name has of its own."""
+    look = style(points[0][0])
+    names = [system["name"] for _, system, *_ in points]
+    heading: str | None = common(names) or ", ".join(names)
+    for (_, _, cost, error, interval), own in zip(points, apart(names), strict=True):
+        spread = [[max(0, error - interval[0])], [max(0, interval[1] - error)]] if interval else None
+        bar = {**look, "linestyle": "none", "label": heading}
+        axes.errorbar(cost, error, yerr=spread, capsize=3, markersize=7, elinewidth=1.2, **bar)
+        axes.annotate(own, (cost, error), (5, 5), textcoords="offset points", fontsize=8)
+        heading = None  # the legend names a family once
+    if len(points) > 1:
+        xs, ys = zip(*sorted((cost, error) for _, _, cost, error, _ in points), strict=True)
+        axes.plot(xs, ys, linewidth=1.2, color=look["color"], linestyle=look["linestyle"])
+
+
+def apart(names: Sequence[str]) -> list[str]:
+    """What each name has of its own: ctc-dim72, ctc-dim144 -> dim72, dim144; nothing for one that stands alone."""
+    if len(names) == 1:
+        return [""]
+    parts = [name.split("-") for name in names]
+    if len(set(map(len, parts))) > 1:
+        return list(names)
+    columns = [column for column in zip(*parts, strict=True) if len(set(column)) > 1]
+    return ["-".join(own) for own in zip(*columns, strict=True)]
 
 
 # SVG --------------------------------------------------------------------------------------------------------------
@@ -197,11 +227,13 @@ def _svg(draw: Callable[[Any], None], heading: str) -> str:
         **{"grid.color": INK, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False},
     }
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+        figure = Figure(layout="constrained")
         axes = figure.add_subplot()
         draw(axes)
         handles, names = axes.get_legend_handles_labels()
         columns = 1 if any(len(name) > 18 for name in names) else 2
+        rows = -(-len(names) // columns)
+        figure.set_size_inches(5.2, 3.6 + 0.2 * max(0, rows - 4))  # else a long legend would leave no room to draw
         figure.legend(handles, names, loc="outside upper left", ncols=columns, handlelength=3, borderaxespad=0)
         out = io.StringIO()
         figure.savefig(

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from asrtts.asr.model import Decoding
 from asrtts.bin._compare_fair import Member
 from asrtts.bin._compare_measures import Missing
 from asrtts.data import audio, features
@@ -25,6 +24,7 @@ from asrtts.data.features import num_frames
 from asrtts.data.utterance import Utterance
 from asrtts.experiment import Run
 from asrtts.registry import UserError
+from asrtts.search.language_model import LanguageModel
 
 SAMPLE_SECONDS = (
     15.0  # of audio, on which multiply-adds are counted: each operation passes through Python, so it is slow
@@ -40,16 +40,17 @@ def probe(member: Member, utterances: Sequence[Utterance]) -> Properties | Missi
     """Everything that is measured on the model of a run; the reason, where its weights or the audio are not there."""
     run = Run(member.exp)
     try:
-        model, tokenizer, decoding = (
-            run.load_model(member.summary.get("weights", "model")),
-            run.tokenizer,
-            _decoding(member),
-        )
+        model = run.load_model(member.summary.get("weights", "model"))
+        tokenizer, decoding = run.tokenizer, member.search
         sample = _sample(utterances)
         waves = [audio.read(u, member.settings.features.sample_rate) for u in sample]
         normal = run.statistics
     except UserError as error:
         return Missing(str(error))
+    try:
+        lms: list[tuple[LanguageModel, float]] | Missing = run.language_models(decoding, torch.device("cpu"))
+    except UserError as error:
+        lms = Missing(str(error))
     seconds = sum(u.seconds for u in sample)
     lengths = [len(tokenizer.encode(u.text)) for u in utterances]
     feature = member.settings.features
@@ -64,13 +65,15 @@ def probe(member: Member, utterances: Sequence[Utterance]) -> Properties | Missi
         feats, feat_lens = features.fbank(feature, [wave])
         feats = normal.normalize(feats, feat_lens)
         of_encoder, (enc, enc_lens) = counted(model.encoder, feats, feat_lens)
-        of_all, _ = counted(model.search, feats, feat_lens, decoding)
-        encoder, search = encoder + of_encoder, search + of_all - of_encoder
+        encoder += of_encoder
+        if not isinstance(lms, Missing):
+            search += counted(model.search_encoded, enc, enc_lens, decoding, lms)[0]
         tokens = torch.tensor([tokenizer.encode(utterance.text)], dtype=torch.int64)
         weights = model.leader(decoding).attention(enc, enc_lens, tokens) if tokens.numel() else None
         if weights is not None:
             looks.append(look(weights[0]))
-    found |= {"encoder_macs": encoder / seconds, "search_macs": search / seconds}
+    found["encoder_macs"] = encoder / seconds / 1e6  # millions
+    found["search_macs"] = lms if isinstance(lms, Missing) else search / seconds / 1e6
     found |= _alignment(looks)
     texts = [tokens for u in utterances[:TEXTS] if (tokens := tokenizer.encode(u.text))]
     return found | _internal_lm(model.leader(decoding), texts, tokenizer.vocab_size)
@@ -127,12 +130,6 @@ def _internal_lm(head: nn.Module, texts: Sequence[list[int]], vocab_size: int) -
         total, count = total + float(log_probs[real].sum()), count + int(lens.sum())
     perplexity = math.exp(-total / count) if count else None
     return {"internal_lm_perplexity": perplexity, "uniform_perplexity": vocab_size - 1}
-
-
-def _decoding(member: Member) -> Decoding:
-    """The search that was decoded with."""
-    known = {key: member.summary[key] for key in Decoding.model_fields if member.summary.get(key) is not None}
-    return member.settings.decoding.model_copy(update=known)
 
 
 def _sample(utterances: Sequence[Utterance]) -> list[Utterance]:

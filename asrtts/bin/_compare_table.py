@@ -35,7 +35,7 @@ def show(comparison: Comparison, console: Console | None = None) -> None:
             table.add_row(f"  {label}", *(Text(cell, style=style) for cell in cells))
         table.add_section()
     console.print(table)
-    for lines in (_verdicts(comparison), comparison["notes"]):
+    for lines in (verdicts(comparison), comparison["notes"]):
         console.print("", *map(Text, lines), sep="\n")
     console.print()
 
@@ -43,11 +43,11 @@ def show(comparison: Comparison, console: Console | None = None) -> None:
 def markdown(comparison: Comparison) -> str:
     """The same as a page."""
     names = [system["name"] for system in comparison["systems"]]
-    lines = [f"# {title(comparison)}", "", _line(["", *names]), _line(["---", *["---:"] * len(names)])]
+    lines = [f"# {title(comparison)}", "", line(["", *names]), line(["---", *["---:"] * len(names)])]
     for heading, rows in sections(comparison):
-        lines.append(_line([f"**{heading}**", *[""] * len(names)]))
-        lines += [_line([label, *cells]) for label, cells in rows]
-    for below in (_verdicts(comparison), comparison["notes"]):
+        lines.append(line([f"**{heading}**", *[""] * len(names)]))
+        lines += [line([label, *cells]) for label, cells in rows]
+    for below in (verdicts(comparison), comparison["notes"]):
         lines += ["", *(f"- {line}" for line in below)]
     return "\n".join(lines) + "\n"
 
@@ -67,20 +67,21 @@ def sections(comparison: Comparison) -> list[Section]:
     found: list[Section] = []
     for level, unit in (("wer", "words"), ("cer", "characters")):
         rows = [
-            row(f"{level.upper()} %", lambda s, k=level: _percent(s[k]["percent"])),
-            row("95 %, by utterance", lambda s, k=level: _interval(s[k]["interval_95"])),
-            row("95 %, by speaker", lambda s, k=level: _interval(s[k]["interval_95_by_speaker"])),
-            row("standard deviation over seeds", lambda s, k=level: _percent(s[k]["deviation"])),
+            row(f"{level.upper()} %", lambda s, k=level: percent(s[k]["percent"])),
+            row("95 %, by utterance", lambda s, k=level: interval(s[k]["interval_95"])),
+            row("95 %, by speaker", lambda s, k=level: interval(s[k]["interval_95_by_speaker"])),
+            row("standard deviation over seeds", lambda s, k=level: percent(s[k]["deviation"])),
             row("sub, del, ins", lambda s, k=level: " ".join(f"{s[k][e]:.4g}" for e in ("sub", "del", "ins"))),
         ]
         if level == "wer":
-            rows.append(row("sentences wrong %", lambda s: _percent(s["sentences_wrong_percent"])))
+            rows.append(row("sentences wrong %", lambda s: percent(s["sentences_wrong_percent"])))
         found.append((f"errors in {unit}", rows))
     found.append(
         (
             "what was trained and searched",
             [
                 row("losses", lambda s: s["losses"]),
+                row("encoder began with", lambda s: _began(s["init"])),
                 row("views of an utterance", lambda s: str(s["views"])),
                 row("seeds", lambda s: " ".join(str(run["seed"]) for run in s["runs"])),
                 row("search", lambda s: s["search"]),
@@ -97,7 +98,11 @@ def sections(comparison: Comparison) -> list[Section]:
     return found
 
 
-def _verdicts(comparison: Comparison) -> list[str]:
+def _began(init: str) -> str:
+    return f"{init} weights" if init != "random weights" else init
+
+
+def verdicts(comparison: Comparison) -> list[str]:
     return [f"{pair['sentence']}." for pair in comparison["pairs"]]
 
 
@@ -105,15 +110,15 @@ def _allowed(comparison: Comparison) -> Sequence[tuple[str, dict[str, str]]]:
     return list(comparison["fair"]["not_equal"].items())
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def _interval(bounds: list[float] | None) -> str:
+def interval(bounds: list[float] | None) -> str:
     return f"{bounds[0]:.1f}-{bounds[1]:.1f}" if bounds else "-"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from asrtts.bin import _decoded
-from asrtts.bin._compare_fair import System
+from asrtts.bin._compare_fair import Member, System
 from asrtts.data.utterance import Utterance
 from asrtts.metrics.verdict import Outputs
 
@@ -31,7 +31,6 @@ class SureLine(_decoded.Line):
 
 def rows(
     systems: Sequence[System],
-    name: str,
     utterances: dict[str, Utterance],
     hyps: Sequence[dict[str, str]],
     judged: Sequence[Outputs],
@@ -42,7 +41,7 @@ def rows(
     `id`, `speaker`, `seconds`, `ref`, `said` (of every system's first run: [hypothesis, edits], 0 where it is the
     reference), `errors` (of every system, of each run), `sure` (of every system, or null). Tokens stand between blanks.
     """
-    sure = [_confidences(system, name) for system in systems]
+    sure = [_confidences(system.members[0]) for system in systems]
     found = []
     for number, (utt_id, utterance) in enumerate(utterances.items()):
         ref = " ".join(split(utterance.text))
@@ -76,9 +75,9 @@ def uncertainty(row: Row) -> float:
     return statistics.fmean(known) if known else 0.0
 
 
-def _confidences(system: System, name: str) -> dict[str, float]:
+def _confidences(member: Member) -> dict[str, float]:
     found = {}
-    for line in _decoded.again(system.members[0].exp, name, SureLine):
+    for line in _decoded.again(member.exp, member.decoding, SureLine):
         if (confidence := line.confidence) is not None:
             found[line.utt_id] = round(confidence, 4)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,6 +45,8 @@ class DecodeSummary(Record):
     rtf: NonNegativeFloat | None = None
     lm: str | None = None
     lm_weight: float | None = None
+    lodr: str | None = None
+    lodr_weight: float | None = None
 
 
 class DecodeCost(DecodeSummary):
@@ -65,6 +67,8 @@ class Run(Record):
 class RunCost(Run):
     updates: NonNegativeInt | None = None
     encoder_hash: str | None = None
+    init: str = "random weights"
+    init_minutes: NonNegativeFloat = 0.0
     peak_memory_mb: NonNegativeFloat | None = None
     peak_gpu_memory_mb: NonNegativeFloat | None = None
 
@@ -72,10 +76,26 @@ class RunCost(Run):
 Kind = TypeVar("Kind", bound=Line)
 
 
+def named(text: str, test: str) -> tuple[Path, str]:
+    """The run and the name of its decoding: `EXP` is that of the test manifest, `EXP:NAME` another of the same.
+
+    A folder may have a colon in its name: what exists is a folder, and so is what goes on with a slash.
+    """
+    exp, _, name = text.rpartition(":")
+    if not exp or not name or "/" in name or Path(text).is_dir():
+        return Path(text), test
+    return Path(exp), name
+
+
+def located(on: str) -> Path:
+    """The manifest's file; a bare name is looked for in data/."""
+    bare = Path(on).name == on and not Path(on).exists() and not Path(f"{on}.jsonl").exists()
+    return manifest.locate(Path("data") / on if bare else on)
+
+
 def references(on: str) -> tuple[str, dict[str, Utterance]]:
     """The manifest's name and its utterances: its texts are the references, whatever decode saw."""
-    bare = Path(on).name == on and not Path(on).exists() and not Path(f"{on}.jsonl").exists()
-    path = manifest.locate(Path("data") / on if bare else on)
+    path = located(on)
     utterances: dict[str, Utterance] = {}
     for utterance in manifest.read(path):
         if utterance.utt_id in utterances:
@@ -88,12 +108,8 @@ def references(on: str) -> tuple[str, dict[str, Utterance]]:
 
 def lines(exp: Path, name: str, utterances: dict[str, Utterance], kind: type[Kind] = Line) -> dict[str, Kind]:
     """The decoded lines by utterance, none of them of another test set; see `refuse_missing`."""
-    if not exp.is_dir():
-        raise UserError(f"{exp}: no such experiment{suggestion(exp.name, [p.name for p in exp.parent.glob('*/')])}")
+    refuse_undecoded(exp, name)
     path = decoded(exp, name)
-    if not path.is_file():
-        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.jsonl"))) or "nothing"
-        raise UserError(f"{path}: not there; decode {name} first (stage 4). Decoded so far: {there}")
     found: dict[str, Kind] = {}
     changed = 0
     with open(path, "rb") as texts:
@@ -103,7 +119,8 @@ def lines(exp: Path, name: str, utterances: dict[str, Utterance], kind: type[Kin
                 raise UserError(f"{path}:{number}: utterance '{line.utt_id}' stands there twice; decode it again")
             if line.utt_id not in utterances:
                 raise UserError(
-                    f"{path}:{number}: utterance '{line.utt_id}' is not in the manifest {name}; decode it again"
+                    f"{path}:{number}: utterance '{line.utt_id}' is not in the manifest; name that of this decoding, "
+                    "or decode it again"
                 )
             found[line.utt_id] = line
             changed += line.ref is not None and line.ref.split() != utterances[line.utt_id].text.split()
@@ -120,13 +137,23 @@ def again(exp: Path, name: str, kind: type[Kind]) -> Iterator[Kind]:
             yield build(kind, _parse(text, f"{path}:{number}"), f"{path}:{number}")
 
 
+def refuse_undecoded(exp: Path, name: str) -> None:
+    """Raises UserError if there is no such experiment, or it has no decoding of this name."""
+    if not exp.is_dir():
+        raise UserError(f"{exp}: no such experiment{suggestion(exp.name, [p.name for p in exp.parent.glob('*/')])}")
+    path = decoded(exp, name)
+    if not path.is_file():
+        there = [p.name.removesuffix(".jsonl") for p in path.parent.glob("*.jsonl")]
+        raise UserError(f"{exp}: no decoding '{name}'{suggestion(name, there)}; `asrtts decode` makes it (stage 4)")
+
+
 def refuse_missing(exp: Path, name: str, utterances: dict[str, Utterance], found: dict[str, Line]) -> None:
     """Raises UserError if an utterance of the manifest was not decoded."""
     missing = [utt_id for utt_id in utterances if utt_id not in found]
     if missing:
         raise UserError(
-            f"{decoded(exp, name)}: {len(missing)} of the {len(utterances)} utterances of {name} are missing, first "
-            f"'{missing[0]}'; decode it again (stage 4)"
+            f"{decoded(exp, name)}: {len(missing)} of the {len(utterances)} utterances of the manifest are missing, "
+            f"first '{missing[0]}'; decode it again (stage 4)"
         )
 
 
@@ -142,6 +169,23 @@ def summary(exp: Path, name: str) -> dict[str, Any]:
 def facts(exp: Path) -> dict[str, Any]:
     """How it was trained, as far as that is known."""
     return _optional(exp / "run.json")
+
+
+def search(summaries: Sequence[dict[str, Any]]) -> str:
+    """How the runs of a system were searched: "joint_beam 10 + lm 0.4", a dash where it was not recorded.
+
+    Weights that were chosen for each run are told from the least to the most: "lm 0.2 to 0.4".
+    """
+    first = summaries[0]
+    said = first.get("method") or "-"
+    if (first.get("beam") or 1) > 1:
+        said += f" {first['beam']}"
+    for sign, lm in (("+", "lm"), ("-", "lodr")):
+        if first.get(lm):
+            weights = sorted(summary.get(f"{lm}_weight") or 0.0 for summary in summaries)
+            ends = dict.fromkeys(f"{weight:g}" for weight in (weights[0], weights[-1]))
+            said += f" {sign} {Path(first[lm]).name} {' to '.join(ends)}"
+    return said
 
 
 def label(exp: Path, exps: list[Path]) -> str:

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from asrtts.bin import _decoded
+
 Score = dict[str, Any]
 
 
@@ -94,7 +96,7 @@ def _cells(score: Score, best: float | None) -> dict[str, Text]:
     for heading, kind in (("Sub", "sub"), ("Del", "del"), ("Ins", "ins")):
         cells[heading] = Text(_percent(100 * wer[kind] / wer["ref"] if wer["ref"] else None))
     cells["S.Err"] = Text(_percent(100 * wer["sentences_wrong"] / score["utterances"]))
-    cells["search"] = Text(_search(decode))
+    cells["search"] = Text(_decoded.search([decode]))
     cells["params"] = Text(_parameters(run["parameters"]))
     cells["minutes"] = Text("-" if run["train_minutes"] is None else f"{run['train_minutes']:.0f}")
     cells["RTF"] = Text("-" if decode["rtf"] is None else f"{decode['rtf']:.3f}")
@@ -114,12 +116,6 @@ def _mean_cells(mean: dict[str, Any]) -> dict[str, Text]:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
-
-
-def _search(decode: dict[str, Any]) -> str:
-    method = decode["method"] or "-"
-    wide = f"{method} {decode['beam']}" if (decode["beam"] or 1) > 1 else method
-    return f"{wide} + LM" if decode["lm"] else wide
 
 
 def _parameters(count: int | None) -> str:

@@ -23,11 +23,11 @@ from asrtts.bin import (
     _compare_utterances,
     _decoded,
 )
-from asrtts.bin._compare_fair import System
+from asrtts.bin._compare_fair import Member, System
 from asrtts.bin._compare_measures import Missing
 from asrtts.config import ArgumentParser
 from asrtts.data.utterance import Utterance
-from asrtts.metrics import emission, error_rate, verdict
+from asrtts.metrics import emission, error_rate
 from asrtts.metrics.verdict import Outputs
 from asrtts.registry import UserError
 
@@ -38,10 +38,10 @@ def parser() -> ArgumentParser:
     )
     options.add_argument(
         "exp",
-        type=Path,
         nargs="+",
-        metavar="EXP",
-        help="trained and decoded; runs that differ in the seed are one system",
+        metavar="EXP[:NAME]",
+        help="trained and decoded; runs that differ in the seed are one system. EXP is what was decoded by the name of "
+        "the manifest, EXP:NAME another decoding of it (decode --name, --tuned), e.g. exp/ctc:test_lm",
     )
     options.add_argument(
         "--test",
@@ -77,8 +77,9 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--page-audio {args.page_audio}: wanted 0 or more utterances")
     name, utterances = _decoded.references(args.test)
     # Every mistake is found before the first alignment is made.
-    exps = [exp for exp in dict.fromkeys(args.exp) if exp.resolve() != args.out.resolve()]  # exp/* holds it, too
-    systems = _compare_fair.systems([_compare_fair.read(exp, name) for exp in exps])
+    named = dict.fromkeys(_decoded.named(text, name) for text in args.exp)
+    wanted = [(exp, decoding) for exp, decoding in named if exp.resolve() != args.out.resolve()]  # exp/* holds it, too
+    systems = _compare_fair.systems([_compare_fair.read(*one) for one in wanted], name)
     allowed = [key for key in args.allow if key != "utterances"]
     unequal = _compare_fair.refuse_unequal(systems, allowed)
     said, common = hypotheses(systems, name, utterances, "utterances" in args.allow)
@@ -90,7 +91,7 @@ def main(argv: list[str]) -> None:
     for row, system, output in track(
         list(zip(comparison["systems"], systems, words, strict=True)), "measuring", console=console, transient=True
     ):
-        row["measures"] = measures(system, output, name, common, said, spoken, args.quick)
+        row["measures"] = measures(system, output, common, said, spoken, args.quick)
     comparison |= {"asrtts": __version__, "test": name, "allowed": args.allow}
     comparison["utterances_left_out"] = len(utterances) - len(common)
     comparison["fair"] = {"not_equal": _compare_measures.allowed(unequal), "unknown": _compare_fair.unknown(systems)}
@@ -101,11 +102,11 @@ def main(argv: list[str]) -> None:
     judged, split = (
         (words, error_rate.words) if comparison["judged_by"] == "words" else (characters, error_rate.characters)
     )
-    texts = [{u: said[system.members[0].exp][u].hyp for u in common} for system in systems]
-    rows = _compare_utterances.rows(systems, name, common, texts, judged, split)
+    texts = [{u: said[system.members[0]][u].hyp for u in common} for system in systems]
+    rows = _compare_utterances.rows(systems, common, texts, judged, split)
     heard = _compare_utterances.informative(rows, args.page_audio)
     of = [common[rows[number]["id"]] for number in heard]
-    steps = _compare_media.media(systems, name, of, args.quick)
+    steps = _compare_media.media(systems, of, args.quick)
     for media in track(steps, "drawing", len(systems) + 1, console=console, transient=True):
         shown = dict(zip(heard, media, strict=True))
     page = _compare_page.html(comparison, systems, rows, shown)
@@ -113,7 +114,7 @@ def main(argv: list[str]) -> None:
     print(", ".join(f"{args.out}/compare.{kind}" for kind in ("html", "json", "md")))
 
 
-Said = dict[Path, dict[str, _decoded.Line]]
+Said = dict[Member, dict[str, _decoded.Line]]
 
 
 def hypotheses(
@@ -123,9 +124,9 @@ def hypotheses(
     said: Said = {}
     for system in systems:
         for member in system.members:
-            said[member.exp] = _decoded.lines(member.exp, name, utterances)
+            said[member] = _decoded.lines(member.exp, member.decoding, utterances)
             if not some:
-                _decoded.refuse_missing(member.exp, name, utterances, said[member.exp])
+                _decoded.refuse_missing(member.exp, member.decoding, utterances, said[member])
     common = {u: utterance for u, utterance in utterances.items() if all(u in lines for lines in said.values())}
     if not common:
         raise UserError(f"no utterance of {name} was decoded by all of these runs; decode them again (stage 4)")
@@ -141,16 +142,12 @@ def compare(
 ) -> dict[str, Any]:
     """What compare.json holds of the systems and their pairs; docs/comparing.md explains its keys."""
     speakers = [u.speaker for u in utterances.values()]
-    known = speakers if all(speakers) and len(set(speakers)) > 1 else None
-    wer, cer = _compare_measures.rates(words, known), _compare_measures.rates(characters, known)
-    # Text without blanks, as most Chinese corpora have it, is one word an utterance: it is judged by characters.
-    judged, unit = (characters, "characters") if wer[0]["ref"] <= len(utterances) < cer[0]["ref"] else (words, "words")
-    drawn = verdict.resampled(judged), verdict.resampled(judged, known) if known else None
+    wer, cer, unit, pairs = _compare_measures.judged(words, characters, speakers)
     rows = [
         {
             "name": system.name,
             "runs": [
-                _run(m.exp, label, m, said, utterances) for m, label in zip(system.members, system.labels, strict=True)
+                _run(label, m, said[m], utterances) for label, m in zip(system.labels, system.members, strict=True)
             ],
             **{"wer": wer[i], "cer": cer[i]},
             "sentences_wrong_percent": 100 * wer[i]["sentences_wrong"] / len(utterances),
@@ -161,7 +158,7 @@ def compare(
     return {
         **{"utterances": len(utterances), "words": wer[0]["ref"], "characters": cer[0]["ref"]},
         "speakers": len(set(speakers)) if all(speakers) else None,
-        **{"systems": rows, "judged_by": unit, "pairs": verdict.pairs(judged, *drawn, unit)},
+        **{"systems": rows, "judged_by": unit, "pairs": pairs},
     }
 
 
@@ -171,16 +168,20 @@ def outputs(
     """The alignments of every system at one level."""
     refs = [split(u.text) for u in utterances.values()]
 
-    def edits(exp: Path) -> list[str]:
-        return error_rate.align(refs, [split(said[exp][utt_id].hyp) for utt_id in utterances])
+    def edits(member: Member) -> list[str]:
+        return error_rate.align(refs, [split(said[member][utt_id].hyp) for utt_id in utterances])
 
-    return [Outputs(s.name, [m.seed for m in s.members], [edits(m.exp) for m in s.members]) for s in systems]
+    return [
+        Outputs(
+            s.name, [m.seed for m in s.members], [edits(m) for m in s.members], [m.exp.resolve() for m in s.members]
+        )
+        for s in systems
+    ]
 
 
 def measures(
     system: System,
     words: Outputs,
-    name: str,
     utterances: dict[str, Utterance],
     said: Said,
     spoken: emission.Alignment | None,
@@ -188,19 +189,20 @@ def measures(
 ) -> _compare_measures.Measured:
     """What a system costs and how it decodes; on its models, what the first run says, since all have one shape."""
     found = _compare_measures.recorded(system)
-    steps = [_compare_measures.search_steps([said[m.exp][u] for u in utterances]) for m in system.members]
+    steps = [_compare_measures.search_steps([said[m][u] for u in utterances]) for m in system.members]
     found["search_steps"] = _compare_measures.joined(steps, statistics.fmean)
     left_out = Missing("left out by --quick")
     found |= _compare_measures.measured(
         left_out if quick else _compare_probe.probe(system.members[0], list(utterances.values()))
     )
-    found["emission_delay_ms"] = _compare_measures.emission_delay(system, words, name, utterances, spoken)
+    found["emission_delay_ms"] = _compare_measures.emission_delay(system, words, utterances, spoken)
     return found
 
 
 def _run(
-    exp: Path, label: str, member: _compare_fair.Member, said: Said, utterances: dict[str, Utterance]
+    label: str, member: Member, lines: dict[str, _decoded.Line], utterances: dict[str, Utterance]
 ) -> dict[str, Any]:
-    empty = sum(not said[exp][u].hyp.split() and bool(utterance.text.split()) for u, utterance in utterances.items())
+    empty = sum(not lines[u].hyp.split() and bool(utterance.text.split()) for u, utterance in utterances.items())
     facts = {key: member.facts.get(key) for key in ("family", "encoder_hash", "updates", "averaged", "machine")}
-    return {"run": label, "exp": str(exp), "seed": member.seed, "empty_hypotheses": empty, **facts}
+    which = {"run": label, "exp": str(member.exp), "decoding": member.decoding, "seed": member.seed}
+    return {**which, "empty_hypotheses": empty, **facts}

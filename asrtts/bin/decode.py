@@ -59,6 +59,7 @@ def main(argv: list[str]) -> None:
     if not name or name != Path(name).name:
         raise UserError(f"--name '{name}': wanted a bare name, e.g. test_lm")
 
+    named = decoding.lm or decoding.lodr  # also where the chosen weight is 0
     began = time.monotonic()
     lines, spent = decode(model, run, index, decoding, device, cut, lms)
     goal = run.folder / "decode" / f"{name}.jsonl"
@@ -68,7 +69,7 @@ def main(argv: list[str]) -> None:
         "beam": 1 if method.endswith("greedy") else decoding.beam,
         "ctc_weight": decoding.ctc_weight if method == "joint_beam" else None,
         "length_bonus": decoding.length_bonus,
-        **{key: value for key, value in decoding.model_dump().items() if key.startswith(("lm", "lodr")) and lms},
+        **{key: value for key, value in decoding.model_dump().items() if key.startswith(("lm", "lodr")) and named},
         "weights": args.weights,
         "rtf": round(spent / audio_seconds, 5),
         "threads": torch.get_num_threads(),

@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
     scores = []
     for exp, name, hyps, summary, run in read:
         folder, levels = exp / "score" / name, _levels(exp)
-        label = _decoded.label(exp, exps) + (f" {name}" if len(names) > 1 else "")
+        label = _decoded.label(exp, exps) + (f":{name}" if len(names) > 1 and name != on else "")  # as compare has it
         score = {"system": label, "on": on, "name": name, "utterances": len(utterances)}
         score |= {level: _score(exp, folder / level, split, utterances, hyps) for level, split in levels.items()}
         score |= {"decode": summary.model_dump(), "run": run.model_dump()}

@@ -46,20 +46,13 @@ def main(argv: list[str]) -> None:
     rank, world = parallel.start()
     device = parallel.pick_device(args.device)
     parallel.use_threads(settings.training.threads)
-    index, held_out = batching.Index(settings.data.train), batching.Index(settings.data.dev)
-    tokenizer = Tokenizer.load(Path(settings.data.tokens))
     run = Run(args.exp)
-    model = run.build_model(settings, tokenizer.vocab_size)
-    model.method(settings.decoding)  # a search that these heads cannot do is refused now, not after the training
-    experiment.refuse_too_short(index, settings.features, model, max(settings.augmentation.speed))
-    experiment.refuse_too_short(held_out, settings.features, model)
-    augmentation.check(settings.augmentation)
-    audio.read(held_out[0], settings.features.sample_rate)  # a corpus that moved: now, not at the first validation
+    index, held_out, tokenizer, model = opened(settings, run)
     if args.init:
         start_from(args.init, model.encoder, settings.encoder)
     facts = experiment.facts_of(settings, tokenizer, model)
     facts |= {"device": device.type, "precision": precision(settings.training.precision, device)}
-    facts |= {"init": args.init} if args.init else {}
+    facts |= begun_from(args.init) if args.init else {}
     if rank == 0:
         prepare_folder(run, settings, facts, tokenizer, index, args.restart)
     parallel.wait()
@@ -79,6 +72,27 @@ def main(argv: list[str]) -> None:
     if rank == 0 and run.facts().get("updates") != trainer.update:
         run.record(train_minutes=round(trainer.seconds / 60, 2), updates=trainer.update, **memory.peak(device))
     parallel.stop()
+
+
+def opened(settings: Experiment, run: Run) -> tuple[batching.Index, batching.Index, Tokenizer, AsrModel]:
+    """Training and dev data, the tokens and the model. Raises UserError for whatever would stop the training later."""
+    index, held_out = batching.Index(settings.data.train), batching.Index(settings.data.dev)
+    tokenizer = Tokenizer.load(Path(settings.data.tokens))
+    model = run.build_model(settings, tokenizer.vocab_size)
+    model.method(settings.decoding)  # a search that these heads cannot do is refused now, not after the training
+    experiment.refuse_too_short(index, settings.features, model, max(settings.augmentation.speed))
+    experiment.refuse_too_short(held_out, settings.features, model)
+    augmentation.check(settings.augmentation)
+    audio.read(held_out[0], settings.features.sample_rate)  # a corpus that moved: now, not at the first validation
+    return index, held_out, tokenizer, model
+
+
+def begun_from(source: str) -> dict[str, Any]:
+    """What run.json says of the weights to begin with; of a run of ours, the minutes that went into them too."""
+    folder = Path(source.partition(":")[2]).parent
+    before = Run(folder).facts() if (folder / "config.yaml").is_file() else {}
+    minutes = [before[key] for key in ("train_minutes", "init_minutes") if key in before]
+    return {"init": source} | ({"init_minutes": round(sum(minutes), 2)} if minutes else {})
 
 
 def prepare_folder(

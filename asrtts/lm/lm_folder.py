@@ -45,6 +45,11 @@ def about(folder: Path) -> dict[str, Any]:
     return storage.json_object(path.read_bytes(), str(path), MEND)
 
 
+def model_file(folder: str | Path) -> Path:
+    """The file of its probabilities or weights. Raises UserError if there is no language model in the folder."""
+    return Path(folder) / (WEIGHTS if about(Path(folder)).get("kind") == "lstm" else ARPA)
+
+
 def load(folder: str | Path, tokenizer: Tokenizer, device: torch.device) -> LanguageModel:
     """The language model in a folder, for a recognizer with these tokens; a neural one on `device`.
 
@@ -62,7 +67,7 @@ def load(folder: str | Path, tokenizer: Tokenizer, device: torch.device) -> Lang
         )
     if told.get("kind") == "lstm":
         return _neural(folder, told, own.vocab_size).to(device)
-    return NgramModel(arpa.read(folder / ARPA, own.pieces))
+    return NgramModel(arpa.read(model_file(folder), own.pieces))
 
 
 def _neural(folder: Path, told: dict[str, Any], vocab_size: int) -> RecurrentLm:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import combinations
@@ -24,6 +24,7 @@ class Outputs:
     name: str
     seeds: list[int | None]  # one a run
     edits: list[list[str]]  # of every run: "CCSDI" of every utterance
+    runs: list[Hashable]  # which training each is of; two systems may be decodings of the same
 
     def __post_init__(self) -> None:
         counts = [error_rate.count(run) for run in self.edits]
@@ -79,7 +80,8 @@ def _pair(a: Outputs, b: Outputs, rates: np.ndarray | None, by_speaker: np.ndarr
         {"seeds": [a.seeds[i], b.seeds[j]], **asdict(matched_pairs(segment_errors(a.marks[i], b.marks[j])))}
         for i, j in _runs_to_pair(a.seeds, b.seeds)
     ]
-    seeds = significance.over_seeds(a.errors, b.errors, a.lengths)
+    pair["same_runs"] = a.runs == b.runs
+    seeds = significance.over_seeds(a.errors, b.errors, a.lengths, pair["same_runs"])
     pair["over_seeds"] = None if seeds is None else asdict(seeds)
     if seeds is not None:
         pair |= {"test": "over_seeds", "p": seeds.p, "no_test": None}
@@ -95,7 +97,7 @@ def _why(a: Outputs, b: Outputs, words: int) -> str:
     for system in (a, b):
         if words and len(system.seeds) == 1:
             return f"{system.name} was trained once, the other several times"
-    return "neither seeds nor utterances vary" if words else "the references are empty"
+    return "the difference varies neither over seeds nor over utterances" if words else "the references are empty"
 
 
 def _runs_to_pair(a: Sequence[int | None], b: Sequence[int | None]) -> list[tuple[int, int]]:
@@ -127,7 +129,8 @@ def _sentence(pair: dict[str, Any], words: int, unit: str) -> str:
         bounds = bounds and [-bounds[1], -bounds[0]]
     apart = f"{_points(-difference)} points" + (f" [{_points(-bounds[1])}, {_points(-bounds[0])}]" if bounds else "")
     if pair["p_holm"] is None:
-        return f"{a} has {apart} less than {b}; no test: {pair['no_test']}"
+        said = f"{a} and {b} have the same number of errors" if difference == 0 else f"{a} has {apart} less than {b}"
+        return f"{said}; no test: {pair['no_test']}"
     p = f"p = {pair['p_holm']:.2g}" if pair["p_holm"] >= 0.001 else "p < 0.001"
     if pair["p_holm"] < SURE:
         return f"{a} is better than {b} by {apart}, {p}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from asrtts import config, experiment
-from asrtts.bin import _compare_plots, _compare_table, compare, score
+from asrtts.bin import _compare_fair, _compare_plots, _compare_table, compare, score
 from asrtts.registry import UserError
 
 TOP = Path(__file__).resolve().parents[2]
@@ -61,11 +63,17 @@ def decoded(
     recorded |= {"family": experiment.family(settings, hashes), "updates": 800, "average": "last 10"}
     recorded |= {"precision": "float32", "train_minutes": 5.0, **(facts or {})}
     (exp / "run.json").write_text(json.dumps(recorded))
-    how = {"method": f"{head}_beam", "beam": 10, "weights": "model", "precision": "float32", "rtf": 0.05, "threads": 1}
-    (exp / "decode" / "test.summary.json").write_text(json.dumps({**how, "device": "cpu", **(summary or {})}))
-    lines = [{"utt_id": u, "hyp": hyp} for u, hyp in hyps.items()]
-    (exp / "decode" / "test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    decoding(exp, "test", hyps, {"method": f"{head}_beam", **(summary or {})})
     return str(exp)
+
+
+def decoding(exp: str | Path, name: str, hyps: dict[str, str], summary: dict[str, Any]) -> str:
+    """What decode --name leaves in a run's folder; how compare is told of it."""
+    how = {"method": "ctc_beam", "beam": 10, "weights": "model", "precision": "float32", "rtf": 0.05, "threads": 1}
+    Path(exp, f"decode/{name}.summary.json").write_text(json.dumps({**how, "device": "cpu", **summary}))
+    lines = [{"utt_id": u, "hyp": hyp} for u, hyp in hyps.items()]
+    Path(exp, f"decode/{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return f"{exp}:{name}"
 
 
 def compared(*argv: str) -> dict[str, Any]:
@@ -125,7 +133,8 @@ UNEQUAL = {
     "beam": ({"summary": {"beam": 1}}, "search.beam (ctc 10, other 1)", "search.beam"),
     "unfinished": ({"facts": {"updates": 400}}, "updates (ctc 800, other 400)", "updates"),
     "seeds": ({"overrides": ("seed=2",)}, "seeds (ctc 1, other 2)", "seeds"),
-    "what a later decode knows": ({"summary": {"lm": "4-gram"}}, "", "search"),
+    "language model": ({"summary": {"lm": "exp/lm"}}, "search.lm (ctc none, other exp/lm)", "search.lm"),
+    "what a later decode knows": ({"summary": {"pruning": 4}}, "", "search"),
 }
 
 
@@ -140,6 +149,28 @@ def test_what_is_not_equal_is_refused_or_stands_in_the_table(kind: str, recipe: 
         name = message.split(" ")[0]
         assert name in found["fair"]["not_equal"]
         assert f"| not equal: {name} | " in Path("exp/compare/compare.md").read_text()
+
+
+def test_sizes_with_several_seeds_are_named_after_what_their_runs_share(recipe: Path) -> None:
+    """As `asrtts sweep` names them: ctc-1-dim96 and ctc-2-dim96 are ctc-dim96."""
+    exps = [
+        decoded(f"{head}-{seed}-dim{dim}", wrong(dim // 24 + seed), head, (f"encoder.dim={dim}", f"seed={seed}"))
+        for head in ("ctc", "transducer")
+        for dim in (48, 96)
+        for seed in (1, 2)
+    ]
+    found = compared(*exps, "--allow", "encoder.dim", "--quick")
+    names = [system["name"] for system in found["systems"]]
+    assert names == ["ctc-dim48", "ctc-dim96", "transducer-dim48", "transducer-dim96"]
+    assert [len(system["runs"]) for system in found["systems"]] == [2, 2, 2, 2]
+    families = [_compare_plots.family(system) for system in found["systems"]]
+    assert families[0] == families[1] != families[2] == families[3]
+    assert _compare_plots.apart(names[:2]) == ["dim48", "dim96"] and _compare_plots.apart(names[:1]) == [""]
+    assert _compare_plots.apart(["ctc", "ctc-large"]) == ["ctc", "ctc-large"]
+
+
+def test_what_is_not_held_equal_may_be_allowed_too(recipe: Path) -> None:
+    assert compared(decoded("ctc", PERFECT), "--allow", "heads.ctc.dropout")["fair"]["not_equal"] == {}
 
 
 def test_an_allowed_name_that_is_none_is_answered_with_the_nearest(recipe: Path) -> None:
@@ -163,6 +194,24 @@ def test_seeds_of_one_system_are_one_column_and_their_spread_counts(recipe: Path
     assert not any("trained once" in note for note in found["notes"])
 
 
+def test_seeds_that_began_with_trained_encoders_are_one_system_and_their_minutes_are_counted(recipe: Path) -> None:
+    def begun(name: str, head: str, seed: int) -> str:
+        facts = {"init": f"asrtts:exp/encoder-{seed}/model.safetensors", "init_minutes": 20.0}
+        return decoded(name, wrong(3), head, (f"seed={seed}",), facts)
+
+    runs = [begun(f"{head}-{seed}", head, seed) for head in ("ctc", "transducer") for seed in (1, 2)]
+    found = compared(*runs)["systems"]
+    assert [(system["name"], system["init"]) for system in found] == [("ctc", "asrtts"), ("transducer", "asrtts")]
+    assert found[0]["measures"]["train_minutes"]["value"] == 25.0
+    page = Path("exp/compare/compare.md").read_text()
+    assert "| encoder began with | asrtts weights | asrtts weights |" in page
+
+
+def test_random_weights_against_trained_ones_are_refused(recipe: Path) -> None:
+    begun = decoded("begun", wrong(3), facts={"init": "wenet:avg.pt"})
+    assert "init (begun wenet, plain random weights)" in refused(begun, decoded("plain", wrong(4), "transducer"))
+
+
 def test_one_seed_against_several_has_no_test(recipe: Path) -> None:
     exps = [*_seeds("ctc", (2, 3)), decoded("transducer", wrong(20), "transducer")]
     assert "seeds (ctc 1 2, transducer 1)" in refused(*exps)
@@ -179,6 +228,112 @@ def test_the_same_run_twice_is_refused(recipe: Path) -> None:
     assert "the same settings and the same seed 1" in refused(*exps)
 
 
+# Several decodings of a run ----------------------------------------------------------------------------------------
+
+LM = {"lm": "exp/lm", "lm_weight": 0.4, "lodr": None, "lodr_weight": 0.1}
+
+
+def test_two_decodings_of_one_run_are_two_systems_each_with_its_own_summary(recipe: Path) -> None:
+    exp = decoded("ctc", wrong(2), summary={"rtf": 0.01, "peak_memory_mb": 100})
+    with_lm = decoding(exp, "test_lm", {**wrong(20), "u1": ""}, {**LM, "rtf": 0.02, "peak_memory_mb": 200})
+    found = compared(exp, with_lm, "--allow", "search.lm")
+    alone, fused = found["systems"]
+    assert [alone["name"], fused["name"]] == ["ctc", "ctc:test_lm"]
+    assert [(run["run"], run["exp"], run["decoding"]) for system in (alone, fused) for run in system["runs"]] == [
+        ("ctc", "exp/ctc", "test"),
+        ("ctc:test_lm", "exp/ctc", "test_lm"),
+    ]
+    assert alone["wer"]["percent"] > 2 * fused["wer"]["percent"] > 0
+    assert [alone["search"], fused["search"]] == ["ctc_beam 10", "ctc_beam 10 + lm 0.4"]
+    for key, values in {"rtf": (0.01, 0.02), "decode_memory_mb": (100, 200)}.items():
+        assert (alone["measures"][key]["value"], fused["measures"][key]["value"]) == values
+    assert fused["decode"]["lm"] == "exp/lm" and "lm" not in alone["decode"]
+    assert "ctc:test_lm: 1 of 60 hypotheses are empty." in found["notes"]
+    assert found["pairs"][0]["sentence"].startswith("ctc:test_lm is better than ctc by ")
+    assert found["fair"] == {"not_equal": {"search.lm": {"ctc": "none", "ctc:test_lm": "exp/lm"}}, "unknown": {}}
+    page = Path("exp/compare/compare.md").read_text()
+    assert "| ctc | ctc:test_lm |" in page and "| not equal: search.lm | none | exp/lm |" in page
+
+
+def test_a_language_model_is_effort_and_its_weights_are_free(recipe: Path) -> None:
+    exp = decoded("ctc", wrong(5))
+    first = decoding(exp, "test_lm", wrong(7), LM)
+    assert "search.lm (ctc none, ctc:test_lm exp/lm)" in (message := refused(exp, first))
+    assert message.endswith("in the table: --allow search.lm")
+    other = decoding(exp, "test_lm2", wrong(9), {**LM, "lm_weight": 0.7, "lodr": "exp/bigram"})
+    assert refused(first, other).endswith("in the table: --allow search.lodr")
+    decoding(exp, "test_lm2", wrong(9), {**LM, "lm_weight": 0.7})
+    assert [s["search"] for s in compared(first, other)["systems"]] == ["ctc_beam 10 + lm 0.4", "ctc_beam 10 + lm 0.7"]
+
+
+def test_a_decoding_without_the_language_model_of_its_settings_has_none(recipe: Path) -> None:
+    exp = decoded("ctc", wrong(5), overrides=("decoding.lm=exp/lm",))
+    assert _compare_fair.read(Path(exp), "test").search.lm is None
+    decoding(exp, "test_lm", wrong(7), {**LM, "lodr": "exp/bigram"})
+    assert _compare_fair.read(Path(exp), "test_lm").search.lms == [("exp/lm", 0.4), ("exp/bigram", -0.1)]
+
+
+def test_seeds_are_grouped_by_the_name_of_the_decoding_and_paired_by_run(recipe: Path) -> None:
+    exps = _seeds("ctc", (2, 3, 2))
+    decodings = [decoding(exp, "test_lm", wrong(n), LM) for exp, n in zip(exps, (4, 6, 4), strict=True)]
+    decoding(exps[1], "test_lm", wrong(6), {**LM, "lm_weight": 0.2, "lodr": "exp/bigram"})
+    assert "seeds (ctc 1 2 3, ctc:test_lm 1 3" in refused(*exps, *decodings)
+    decoding(exps[1], "test_lm", wrong(6), {**LM, "lm_weight": 0.2})
+    found = compared(*exps, *decodings, *_seeds("transducer", (2, 3, 2)), "--allow", "search.lm")
+    assert [system["name"] for system in found["systems"]] == ["ctc", "ctc:test_lm", "transducer"]
+    fused = found["systems"][1]
+    assert [run["run"] for run in fused["runs"]] == [f"ctc-{seed}:test_lm" for seed in (1, 2, 3)]
+    assert fused["search"] == "ctc_beam 10 + lm 0.2 to 0.4"
+    assert [pair["same_runs"] for pair in found["pairs"]] == [True, False, False]
+    assert [len(pair["mapsswe"]) for pair in found["pairs"]] == [3, 3, 3]
+    rates = [[run["percent"] for run in system["wer"]["runs"]] for system in found["systems"]]
+    gains = [a - b for a, b in zip(rates[0], rates[1], strict=True)]
+    paired, *apart = (pair["over_seeds"]["seed_variance"] for pair in found["pairs"])
+    assert 1e4 * paired == pytest.approx(statistics.variance(gains) / 3) and paired < min(apart)
+    assert "Decodings of the same runs are paired run by run." in found["notes"][0]
+
+
+def test_decodings_that_say_the_same_have_no_test(recipe: Path) -> None:
+    exps = _seeds("ctc", (2, 3))
+    found = compared(*exps, *(decoding(exp, "again", wrong(n), {}) for exp, n in zip(exps, (2, 3), strict=True)))
+    (pair,) = found["pairs"]
+    assert pair["sentence"].startswith("ctc and ctc:again have the same number of errors; no test: the difference ")
+
+
+def test_a_decoding_that_is_missing_is_answered_with_the_nearest(recipe: Path) -> None:
+    exp = decoded("ctc", wrong(5))
+    decoding(exp, "test_lm", wrong(7), LM)
+    decoding(exp, "dev", {"v1": "go"}, {})
+    message = "exp/ctc: no decoding 'test_ln'; did you mean 'test_lm'? (choices: dev, test, test_lm); `asrtts decode`"
+    assert message in refused(exp, "exp/ctc:test_ln")
+    assert "exp/ctc/decode/dev.jsonl:1: utterance 'v1' is not in the manifest" in refused(exp, "exp/ctc:dev")
+    assert "exp/ctx: no trained model here" in refused(exp, "exp/ctx:test_lm")
+    assert "exp:1/ctc: no trained model here" in refused(exp, "exp:1/ctc")
+
+
+def test_a_folder_may_have_a_colon_and_the_name_of_the_manifest_may_be_said(recipe: Path) -> None:
+    exps = [decoded("a:b", wrong(5)), decoded("a", wrong(7), "transducer")]
+    decoding(exps[0], "more", wrong(9), {})
+    found = compared(*exps, "exp/a:b:more", "exp/a:test")
+    assert [system["name"] for system in found["systems"]] == ["a:b", "a", "a:b:more"]
+
+
+def test_no_two_systems_have_one_name(recipe: Path) -> None:
+    other = decoded("ctc", wrong(4), overrides=("heads.ctc.inter_layers=[2]",))
+    found = compared(*_seeds("ctc", (2, 3)), other, "--allow", "seeds")
+    assert [system["name"] for system in found["systems"]] == ["ctc-1", "ctc"]
+
+
+def test_one_training_has_one_curve_and_costs_of_one_search_are_joined_whatever_its_weights(recipe: Path) -> None:
+    exp = decoded("ctc", wrong(5))
+    decodings = [decoding(exp, f"lm{w}", wrong(7), {**LM, "lm_weight": w}) for w in (1, 2)]
+    Path(exp, "train.jsonl").write_text('{"update": 1, "loss": 3.0}\n{"update": 2, "loss": 2.0}\n')
+    found = compared(exp, *decodings, "--allow", "search.lm", "--quick")
+    assert "No training curve: ctc:lm1, ctc:lm2: it is that of ctc." in Path("exp/compare/compare.html").read_text()
+    families = [_compare_plots.family(system) for system in found["systems"]]
+    assert families[0] != families[1] == families[2]
+
+
 def test_every_loss_weight_and_the_views_are_in_the_table(recipe: Path) -> None:
     ledger = ("heads.ctc.inter_layers=[2]", "heads.ctc.consistency=0.2")
     exps = [decoded("ctc", wrong(5), "ctc", ledger), decoded("hybrid", wrong(7), "hybrid")]
@@ -190,14 +345,15 @@ def test_every_loss_weight_and_the_views_are_in_the_table(recipe: Path) -> None:
 def test_missing_utterances_are_refused_or_left_out_of_all(recipe: Path) -> None:
     fewer = {u: text for u, text in wrong(7).items() if u != "u7"}
     exps = [decoded("ctc", wrong(5)), decoded("transducer", fewer, "transducer")]
-    assert "1 of the 60 utterances of test are missing, first 'u7'" in refused(*exps)
+    assert "1 of the 60 utterances of the manifest are missing, first 'u7'" in refused(*exps)
     found = compared(*exps, "--allow", "utterances")
     assert found["utterances"] == 59 and any("59 of the 60" in note for note in found["notes"])
 
 
 def test_another_test_set_is_refused(recipe: Path) -> None:
     exps = [decoded("ctc", wrong(5)), decoded("transducer", {"v1": "go"}, "transducer")]
-    assert "utterance 'v1' is not in the manifest test" in refused(*exps, "--allow", "utterances")
+    message = refused(*exps, "--allow", "utterances")
+    assert "utterance 'v1' is not in the manifest; name that of this decoding" in message
 
 
 def test_runs_that_are_none_or_not_decoded_are_refused(recipe: Path) -> None:
@@ -206,7 +362,7 @@ def test_runs_that_are_none_or_not_decoded_are_refused(recipe: Path) -> None:
     damaged = decoded("attention", PERFECT, "attention", facts={"train_minutes": "many"})
     assert "run.json: train_minutes holds 'many'; wanted a number" in refused(exp, damaged)
     Path(exp, "decode/test.jsonl").unlink()
-    assert "decode test first (stage 4). Decoded so far: nothing" in refused(exp)
+    assert "exp/ctc: no decoding 'test' (choices: none); `asrtts decode` makes it" in refused(exp)
 
 
 def test_empty_hypotheses_are_counted(recipe: Path) -> None:
@@ -285,6 +441,8 @@ def test_the_page_joins_sizes_of_one_family_and_says_what_it_leaves_out(recipe: 
     found = compared(*exps, "--allow", "encoder.dim", "--quick")
     assert len({_compare_plots.family(system) for system in found["systems"]}) == 1
     page = Path("exp/compare/compare.html").read_text()
+    (plot,) = re.findall(r'<svg role="img" aria-label="WER against size".*?</svg>', page, re.S)
+    assert ">small, large<" in plot and ">small<" in plot and ">large<" in plot
     assert "WER against size" in page and "WER against multiply-adds" not in page
     assert "Not drawn against multiply-adds: small, large: left out by --quick." in page
     assert "No training curve: small, large: there is no train.jsonl." in page

@@ -71,6 +71,27 @@ def test_an_utterance_with_sound_has_a_picture_of_every_head_or_a_reason(page: P
             assert abs(picture.get("frames", 0) * picture.get("hop", 0) - media["seconds"]) < 0.2 or "why" in picture
 
 
+def test_two_decodings_of_one_run_both_show_their_words_and_pictures(page: Path, tones: Path) -> None:
+    run, test = page.parents[1] / "hybrid", str(tones / "data/test")
+    decode.main([str(run), test, "--threads", "1", "--name", "long", "method=joint_beam", "beam=2", "length_bonus=2"])
+    compare.main([str(run), f"{run}:long", "--test", test, "--out", str(run / "out"), "--allow", "search"])
+    second = run / "out" / "compare.html"
+    data = held(second)
+    assert data["names"] == ["hybrid", "hybrid:long"]
+    files = [(run / f"decode/{name}.jsonl").read_text().splitlines() for name in ("test", "long")]
+    texts = [[json.loads(line)["hyp"] for line in lines] for lines in files]
+    assert texts[0] != texts[1]
+    said = [[row["ref"] if row["said"][i] == 0 else row["said"][i][0] for row in data["rows"]] for i in range(2)]
+    assert [[text.replace(" ", "") for text in of] for of in said] == texts  # judged by characters
+    for number in data["media"]:
+        media = held(second, f"media-{number}")
+        spoken = [" ".join(word for word, _ in words).replace("<unk>", "⁇") for words in media["words"]]
+        assert spoken == [of[number] for of in texts]
+        assert {(picture["system"], picture.get("head")) for picture in media["pictures"]} >= {
+            *((name, head) for name in data["names"] for head in ("ctc", "attention"))
+        }
+
+
 def fabricated(rows: list[dict[str, Any]], media: dict[int, dict[str, Any]] | None = None) -> str:
     """A page of one system without a run behind it."""
     rate = {"percent": 5.0, "interval_95": [4.0, 6.0], "interval_95_by_speaker": None, "deviation": None}
@@ -78,7 +99,7 @@ def fabricated(rows: list[dict[str, Any]], media: dict[int, dict[str, Any]] | No
     measures = {key: {"value": None, "why": "invented"} for key in _compare_page.MEASURES}
     run = {"run": "a", "seed": 1, "exp": "a"}
     system = {"name": "<b>a</b>", "wer": rate, "cer": rate, "measures": measures, "runs": [run], "losses": "ctc 1"}
-    system |= {"views": 1, "search": "greedy", "sentences_wrong_percent": 1.0}
+    system |= {"views": 1, "init": "random weights", "search": "greedy", "sentences_wrong_percent": 1.0}
     comparison = {"test": "test", "utterances": len(rows), "speakers": None, "words": 9, "characters": 9, "pairs": []}
     comparison |= {"systems": [system], "judged_by": "words", "notes": [], "fair": {"not_equal": {}}}
     return _compare_page.html(comparison, [], rows, media or {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from asrtts.asr.heads.attention import Head as AttentionHead
 from asrtts.asr.heads.transducer import Config as Transducer
 from asrtts.asr.heads.transducer import Head as TransducerHead
 from asrtts.asr.heads.transducer import PredictorConfig
-from asrtts.bin import compare, decode
+from asrtts.bin import compare, decode, lm
 from asrtts.bin._compare_probe import counted, look
 
 torch.set_num_threads(1)
@@ -111,3 +112,36 @@ def test_steps_are_T_for_ctc_T_plus_U_for_the_transducer_and_U_for_attention(
     assert values["hybrid"]["alignment"][1] > 1 and 0 <= values["hybrid"]["monotonic"][0] <= 100
     assert all(of[key] > 0 for of in values.values() for key in ("size_mb", "decode_memory_mb", "train_memory_mb"))
     assert all(of["search_macs"] > 0 and of["rtf"] > 0 and of["train_minutes"] >= 0 for of in values.values())
+
+
+def test_a_language_model_is_counted_in_the_search_and_in_the_size_or_it_is_said_why_not(
+    trained, tones, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained("ctc"), "ctc")
+    test, given = str(tones / "data/test"), ["--tokens", str(tones / "data/tokens"), "--dev", str(tones / "data/dev")]
+    lm.main([str(tones / "data/train"), "ngram", "--order", "2", *given])
+    lstm = ["model.dim=8", "model.layers=1", "training.updates=2", "training.threads=1"]
+    lm.main([str(tones / "data/train"), "lstm", "--neural", *given, *lstm])
+    decode.main(["ctc", test, "--threads", "1", "method=ctc_prefix_beam", "beam=3"])
+    for name in ("ngram", "lstm"):
+        settings = ["method=ctc_prefix_beam", "beam=3", f"lm={name}", "lm_weight=0.5"]
+        decode.main(["ctc", test, "--threads", "1", "--name", name, *settings])
+    command = ["ctc", "ctc:ngram", "ctc:lstm", "--test", test, "--out", "out", "--allow", "search.lm"]
+
+    def found() -> list[dict]:
+        compare.main(command)
+        return [system["measures"] for system in json.loads((tmp_path / "out/compare.json").read_text())["systems"]]
+
+    alone, ngram, neural = ({key: of["value"] for key, of in measures.items()} for measures in found())
+    assert alone["search_macs"] == ngram["search_macs"] < neural["search_macs"]  # an n-gram is looked up
+    assert alone["encoder_macs"] == ngram["encoder_macs"] == neural["encoder_macs"]
+    files = [(tmp_path / file).stat().st_size / 1e6 for file in ("ngram/ngram.arpa", "lstm/model.safetensors")]
+    assert [of["size_mb"] - alone["size_mb"] for of in (ngram, neural)] == pytest.approx(files)
+    shutil.rmtree("lstm")
+    *_, gone = found()
+    for key in ("search_macs", "size_mb"):
+        assert gone[key]["value"] is None and gone[key]["why"].startswith("lstm: no language model here")
+    assert gone["encoder_macs"]["value"] == alone["encoder_macs"] and gone["lengths"]["value"] == alone["lengths"]
+    page = Path("out/compare.html").read_text()
+    assert "Not drawn against multiply-adds: ctc:lstm: lstm: no language model here" in page

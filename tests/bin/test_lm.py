@@ -52,6 +52,14 @@ def test_the_folder_is_whole_and_tells_its_perplexity(tones, made, capsys):
     assert about["order"] == 3 and 1 < about["token_perplexity"] < 7 < about["word_perplexity"]
 
 
+def test_a_language_model_of_weight_0_is_in_the_summary_too(tones, made, run):
+    given = [str(run()), str(tones / "data/test"), "--threads", "1", "method=ctc_prefix_beam"]
+    for name, settings in {"none": [], "zero": [f"lm={made}", "lm_weight=0"]}.items():
+        decode.main([*given, "--name", name, *settings])
+    none, zero = (json.loads((run() / f"decode/{name}.summary.json").read_text()) for name in ("none", "zero"))
+    assert "lm" not in none and (zero["lm"], zero["lm_weight"]) == (str(made), 0)
+
+
 def test_a_finished_model_is_left_alone_and_a_damaged_or_other_one_made_anew(tones, made, tmp_path, capsys):
     folder = tmp_path / "lm"
     given = [*texts(tones), str(folder), *options(tones)]
@@ -102,7 +110,7 @@ def test_every_head_decodes_with_it_beside_the_result_without_it(tones, made, ru
     assert "lm" not in json.loads((folder / "decode/test.summary.json").read_text())
     score.main([str(folder), "--on", test, "--name", "test", "--name", "t_lm"])
     found = [json.loads((folder / f"score/{name}/score.json").read_text()) for name in ("test", "t_lm")]
-    assert [f["system"] for f in found] == [f"{head} test", f"{head} t_lm"]
+    assert [f["system"] for f in found] == [head, f"{head}:t_lm"]
     assert found[0]["run"]["family"] != found[1]["run"]["family"]
 
 

@@ -110,9 +110,9 @@ def _lines_without(utt_id: str) -> dict[str, str]:
 
 MISTAKES = {
     "no experiment": (lambda: None, "exp/ctc: no such experiment; did you mean 'ctc2'?"),
-    "not decoded": (lambda: Path("exp/ctc").mkdir(), "decode test first (stage 4). Decoded so far: nothing"),
-    "missing": (lambda: _decoded("ctc", _lines_without("max-1")), "1 of the 4 utterances of test are missing"),
-    "unknown": (lambda: _decoded("ctc", {**PERFECT, "x-1": "A"}), ":5: utterance 'x-1' is not in the manifest test"),
+    "not decoded": (lambda: Path("exp/ctc").mkdir(), "exp/ctc: no decoding 'test' (choices: none)"),
+    "missing": (lambda: _decoded("ctc", _lines_without("max-1")), "1 of the 4 utterances of the manifest are missing"),
+    "unknown": (lambda: _decoded("ctc", {**PERFECT, "x-1": "A"}), ":5: utterance 'x-1' is not in the manifest"),
     "wrong type": (
         lambda: _decoded("ctc", PERFECT, run={"parameters": "many"}),
         "run.json: parameters holds 'many'; wanted a whole number",

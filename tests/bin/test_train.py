@@ -312,3 +312,17 @@ def test_a_transducer_is_pruned_by_its_settings_alone(tones, tmp_path):
     assert first["loss"] == pytest.approx(first["transducer.simple"] + 0.1 * first["transducer.pruned"])
     with pytest.raises(UserError, match="prune works with loss_backend: native alone"):
         run(tones, tmp_path / "other", *pruned, "heads.transducer.loss_backend=torchaudio", head="transducer")
+
+
+def test_a_run_that_begins_with_another_counts_its_minutes(tones, trained, tmp_path):
+    first = trained("ctc")
+    source = f"asrtts:{first}/model.safetensors"
+    folder = run(tones, tmp_path / "exp", "training.updates=1", "--init", source, head="attention")
+    facts = json.loads((folder / "run.json").read_text())
+    before = json.loads((first / "run.json").read_text())
+    assert (facts["init"], facts["init_minutes"]) == (source, before["train_minutes"])
+    assert facts["encoder_hash"] != before["encoder_hash"]
+    average.main([str(folder)])
+    third = run(tones, tmp_path / "third", "training.updates=1", "--init", f"asrtts:{folder}/model.safetensors")
+    minutes = json.loads((third / "run.json").read_text())["init_minutes"]
+    assert minutes == pytest.approx(before["train_minutes"] + facts["train_minutes"])

@@ -85,11 +85,28 @@ def test_a_paired_difference_is_surer_than_two_intervals_say() -> None:
     assert (rates[:, 1] < rates[:, 0]).mean() == 1.0
 
 
+def _rates(random: np.random.Generator, count: int, rate: float, seeds: int, spread: float) -> np.ndarray:
+    """Of errors (N, seeds): every run has a rate of its own, and every utterance is as hard for all."""
+    hard = random.gamma(2.0, 0.5, size=count)
+    return np.clip(rate * hard[:, None] * np.exp(random.normal(0, spread, size=seeds)), 0, 0.9)
+
+
 def _trained(random: np.random.Generator, lengths: np.ndarray, rate: float, seeds: int, spread: float) -> np.ndarray:
-    """Errors (N, seeds): every run has a rate of its own, and every utterance is as hard for all."""
-    hard = random.gamma(2.0, 0.5, size=len(lengths))
-    rates = np.clip(rate * hard[:, None] * np.exp(random.normal(0, spread, size=seeds)), 0, 0.9)
-    return random.binomial(lengths[:, None], rates)
+    """Errors (N, seeds)."""
+    return random.binomial(lengths[:, None], _rates(random, len(lengths), rate, seeds, spread))
+
+
+def _decoded_twice(
+    random: np.random.Generator, lengths: np.ndarray, seeds: int, gain: float, spread: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Errors (N, seeds) of two searches of the same runs, whose rates differ much.
+
+    The second mends 3 errors of 10, and makes as many others but for a share `gain`, which is another one in every run.
+    """
+    rates = _rates(random, len(lengths), 0.1, seeds, 0.3)
+    first = random.binomial(lengths[:, None], rates)
+    new = 0.3 * rates / (1 - rates) * (1 - gain - random.normal(0, spread, size=seeds))
+    return first, random.binomial(first, 0.7) + random.binomial(lengths[:, None] - first, np.clip(new, 0, 1))
 
 
 @pytest.mark.parametrize("seeds, spread", [(2, 0.1), (3, 0.3), (5, 0.2)])
@@ -111,6 +128,32 @@ def test_systems_that_differ_are_told_apart_and_the_interval_holds_the_differenc
     )
     assert found.p < 0.001 and found.interval[0] < found.difference < found.interval[1]
     assert found.interval[0] < 0.1 < found.interval[1]
+
+
+@pytest.mark.parametrize("seeds, spread", [(2, 0.3), (3, 0.0), (5, 0.3)])
+def test_equal_searches_of_the_same_runs_are_told_apart_at_most_5_times_of_100(seeds: int, spread: float) -> None:
+    random = np.random.default_rng(11)
+    lengths = random.integers(3, 12, size=130)
+    found = [
+        significance.over_seeds(*_decoded_twice(random, lengths, seeds, 0.0, spread), lengths, same_runs=True).p
+        for _ in range(400)
+    ]
+    assert np.mean(np.array(found) < 0.05) <= 0.075  # the binomial's own spread is 1.1 %
+
+
+def test_what_runs_share_is_no_doubt_about_two_searches() -> None:
+    """The second search makes 15 of 100 errors less; as if of other runs, their spread hides it."""
+    random = np.random.default_rng(12)
+    lengths = random.integers(3, 12, size=130)
+    drawn = [_decoded_twice(random, lengths, 3, 0.5, 0.1) for _ in range(200)]
+    found, apart = (
+        [significance.over_seeds(a, b, lengths, same_runs=same_runs) for a, b in drawn] for same_runs in (True, False)
+    )
+    assert np.mean([one.p < 0.05 for one in found]) > 0.4
+    assert np.mean([one.p < 0.05 for one in apart]) < 0.1
+    gains = [0.15 * a.mean(axis=1).sum() / lengths.sum() for a, _ in drawn]
+    held = [one.interval[0] <= gain <= one.interval[1] for one, gain in zip(found, gains, strict=True)]
+    assert np.mean(held) >= 0.93
 
 
 def test_seeds_without_spread_leave_the_spread_of_utterances() -> None:

@@ -12,5 +12,6 @@ exp=${exp:-exp/$head}
 
 stage 3 "Language model"    asrtts lm data/train exp/lm --order "$order"
 stage 4 "Weights on dev"    asrtts tune "$exp" data/dev lm=exp/lm
-stage 4 "Decoding with LM"  asrtts decode "$exp" data/test --tuned lm
+stage 4 "Decoding with LM"  asrtts decode "$exp" data/test --tuned lm --threads 1
 stage 5 "Scoring"           asrtts score "$exp" --on test --name test --name test_lm
+stage 5 "Comparison"        asrtts compare "$exp" "$exp:test_lm" --test data/test --allow search.lm --out "$exp/with_lm"

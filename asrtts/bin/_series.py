@@ -1,0 +1,172 @@
+"""Several trainings one after another: each is trained, averaged and decoded, and what is finished is left as it is.
+
+Every step is a process of its own: the peak memory that it records is its own, threads are set anew, and what it tells
+goes to the screen as if it were typed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import runpy
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from asrtts import experiment
+from asrtts.bin import _decoded, train
+from asrtts.data.worker import end_with_parent
+from asrtts.experiment import Experiment, Run
+from asrtts.registry import UserError
+
+OPENING, CLOSING = "[{(", "]})"
+LAST_WORD = 20.0  # seconds that an interrupted step has to end by itself
+UNUSUAL = re.compile(r"[^\w.+-]+")  # in the name of a folder
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be had, decoded."""
+
+    conf: str
+    overrides: tuple[str, ...]
+    exp: Path
+    manifest: Path  # that is decoded
+
+
+# What a person writes ---------------------------------------------------------------------------------------------
+
+
+def split(text: str) -> list[str]:
+    """The parts between commas; those within brackets and quotes part nothing: "[1, 2],3" -> "[1, 2]", "3"."""
+    parts, depth, quote = [""], 0, ""
+    for letter in text:
+        if letter == "," and not depth and not quote:
+            parts.append("")
+            continue
+        if letter in "'\"":
+            quote = "" if letter == quote else quote or letter
+        depth += not quote and (letter in OPENING) - (letter in CLOSING)
+        parts[-1] += letter
+    return parts
+
+
+def named(base: str, settings: Sequence[str]) -> str:
+    """A name for what `base` is with these settings: "ctc", "encoder.dim=96" -> "ctc-dim96"."""
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        value = UNUSUAL.sub("_", value).strip("_")  # e.g. the brackets and blanks of a list
+        base += f"-{key.rpartition('.')[2]}{value}"
+    return base
+
+
+# Before the first training ----------------------------------------------------------------------------------------
+
+
+def check(jobs: Sequence[Job]) -> list[Experiment]:
+    """The settings of every run.
+
+    Raises:
+        UserError: one cannot be trained, or its folder holds a run of other settings or data.
+    """
+    found = []
+    for job in jobs:
+        settings, run = experiment.load(job.conf, job.overrides), Run(job.exp)
+        with torch.device("meta"):  # shapes, no memory
+            _, _, tokenizer, _ = train.opened(settings, run)
+        if run.is_begun:
+            run.check_unchanged(settings, experiment.hashes_of(settings, tokenizer))
+            _refuse_other_search(run, settings)
+        found.append(settings)
+    return found
+
+
+def _refuse_other_search(run: Run, settings: Experiment) -> None:
+    """A training goes on under another search, but decoding takes the one that the run began with."""
+    before, now = run.experiment.decoding.model_dump(), settings.decoding.model_dump()
+    for key, value in now.items():
+        if before[key] != value:
+            raise UserError(
+                f"{run.folder}: this run began with decoding.{key}={before[key]}, now it is {value}. Train into a new "
+                "folder, or throw this one away"
+            )
+
+
+# The work ---------------------------------------------------------------------------------------------------------
+
+
+def run(jobs: Sequence[Job], device: str) -> None:
+    """Train, average and decode what is not finished. A step that fails ends this process with its status."""
+    for number, job in enumerate(jobs, 1):
+        left = remaining(job, device)
+        doing = ", ".join(argv[0] for argv in left) or "finished before"
+        train.say(f"{number} of {len(jobs)}: {job.exp}: {doing}")
+        for argv in left:
+            _verb(argv)
+
+
+def remaining(job: Job, device: str) -> list[list[str]]:
+    """The commands that are still to be given for a run: the first that is not finished, and all behind it."""
+    exp, facts = str(job.exp), Run(job.exp).facts()
+    commands = [
+        ["train", job.conf, exp, *job.overrides, "--device", device],
+        ["average", exp],
+        ["decode", exp, str(job.manifest), "--threads", "1", "--device", device],
+    ]
+    averaged = "averaged" in facts and (job.exp / "model.safetensors").is_file()
+    finished = [facts.get("updates") is not None, averaged, _is_decoded(job), False]
+    return commands[finished.index(False) :]
+
+
+def _is_decoded(job: Job) -> bool:
+    """Whether every utterance of the manifest was, and no other: it may have been made anew."""
+    name, utterances = _decoded.references(str(job.manifest))
+    if not _decoded.decoded(job.exp, name).is_file():
+        return False
+    try:
+        return _decoded.lines(job.exp, name, utterances).keys() == utterances.keys()
+    except UserError:  # damaged, or of another manifest
+        return False
+
+
+def _verb(argv: list[str]) -> None:
+    # A fork would begin with this process's memory. No daemon, as these may not have the processes that make batches.
+    process = multiprocessing.get_context("spawn").Process(target=_front_door, args=(argv,))
+    process.start()
+    try:
+        process.join()
+    except KeyboardInterrupt:
+        process.join(LAST_WORD)
+        if not process.exitcode:
+            raise
+    finally:
+        process.terminate()
+        process.join()
+    if process.exitcode:
+        _stop(argv, process.exitcode)
+
+
+def _front_door(argv: list[str]) -> None:
+    """`python -m asrtts VERB ...` in this process, which does not outlive its parent.
+
+    Else two trainings would share a folder when a command that was killed is given again.
+    """
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C reaches both; here it tidies the screen up
+    sys.argv = ["asrtts", *argv]
+    runpy.run_module("asrtts", run_name="__main__", alter_sys=True)
+
+
+def _stop(argv: Sequence[str], status: int) -> NoReturn:
+    """A step that failed has said why; one that was killed could not."""
+    if status < 0:
+        name = signal.Signals(-status).name
+        out_of_memory = ", perhaps for want of memory" if name == "SIGKILL" else ""
+        raise UserError(f"`asrtts {shlex.join(argv)}` was ended by {name}{out_of_memory}; the same command goes on")
+    sys.exit(status)

@@ -1,0 +1,112 @@
+"""Train several sizes of a model: one run for every value of a setting, decoded, ready to be compared.
+
+A setting with several values is swept, `encoder.dim=72,108,144`; one with a single value is that of every run. Several
+that are swept go together, the first values of all, then the second:
+
+    asrtts sweep conf/ctc.yaml exp/ctc encoder.dim=72,144 encoder.feedforward=288,576 --test data/test
+
+trains exp/ctc-dim72 and exp/ctc-dim144; the first one names them. What is finished is not done again.
+docs/choosing_settings.md says more.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from asrtts import experiment
+from asrtts.bin import _compare_fair, _decoded, _series
+from asrtts.bin._series import Job
+from asrtts.config import ArgumentParser
+from asrtts.experiment import HARMLESS_KEYS
+from asrtts.registry import UserError
+from asrtts.training import parallel
+
+# What a swept setting makes unequal beside itself, as `asrtts compare` calls it.
+FOLLOWS = {"encoder.": "encoder_hash", "features.": "encoder_hash", "training.updates": "updates"}
+
+
+def parser() -> ArgumentParser:
+    args = ArgumentParser("sweep", __doc__)
+    args.add_argument("conf", help="settings, e.g. conf/ctc.yaml")
+    args.add_argument("exp", type=Path, help="the runs are EXP-<last part of the key><value>, e.g. exp/ctc-dim72")
+    args.add_argument("settings", nargs="*", default=[], metavar="KEY=V1,V2|key=value", help="swept, or of every run")
+    args.add_argument("--test", required=True, metavar="TEST", help="the manifest to decode, e.g. data/test")
+    args.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    return args
+
+
+def main(argv: list[str]) -> None:
+    args = parser().parse_args(argv)
+    swept, fixed = divided(args.settings)
+    manifest = _decoded.located(args.test)
+    parallel.pick_device(args.device)
+    jobs = []
+    for point in points(swept):
+        exp = args.exp.with_name(_series.named(args.exp.name, point[:1]))
+        jobs.append(Job(args.conf, (*fixed, *point), exp, manifest))
+    refuse_alike(jobs, swept)
+    refuse_new_heads(args.conf, fixed, swept)
+    _series.check(jobs)
+    _series.run(jobs, args.device)
+    exps = [str(job.exp) for job in jobs]
+    print("compare them: " + shlex.join(["asrtts", "compare", *exps, "--test", args.test, *allowed(swept)]))
+
+
+def divided(settings: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """The values of every key that has several, and the settings of all runs."""
+    swept: dict[str, list[str]] = {}
+    fixed: list[str] = []
+    for setting in settings:
+        key, _, text = setting.partition("=")
+        values = _series.split(text)
+        if "" in values and len(values) > 1:
+            raise UserError(f"'{setting}': a value is missing between the commas")
+        if key in swept or key in (other.partition("=")[0] for other in fixed):
+            raise UserError(f"'{setting}': {key} is given twice; write all of its values once: {key}=V1,V2,V3")
+        if len(values) > 1:
+            swept[key] = values
+        else:
+            fixed.append(setting)
+    if not swept:
+        given = f"{fixed[0]} has one value" if fixed else "no setting is given"
+        raise UserError(f"nothing to sweep: {given}; write several with commas, e.g. encoder.dim=72,108,144")
+    counts = {key: len(values) for key, values in swept.items()}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{key} has {count} values" for key, count in counts.items())
+        raise UserError(f"{told}: settings that are swept go together, so give each as many")
+    return swept, fixed
+
+
+def points(swept: dict[str, list[str]]) -> list[list[str]]:
+    """What is set in each run: {"a": ["1", "2"], "b": ["3", "4"]} -> ["a=1", "b=3"], ["a=2", "b=4"]"""
+    rows = zip(*swept.values(), strict=True)
+    return [[f"{key}={value}" for key, value in zip(swept, row, strict=True)] for row in rows]
+
+
+def refuse_alike(jobs: Sequence[Job], swept: dict[str, list[str]]) -> None:
+    """Two values, of which the second would be the run of the first."""
+    key, values = next(iter(swept.items()))
+    exps = [job.exp for job in jobs]
+    for exp, value in zip(exps, values, strict=True):
+        if exps.count(exp) > 1:
+            first = values[exps.index(exp)]
+            same = f"{value} stands twice" if values.count(value) > 1 else f"two values would be the run {exp}"
+            raise UserError(f"{key}={','.join(values)}: {same} (the first: {first}); write each value once")
+
+
+def refuse_new_heads(conf: str, fixed: Sequence[str], swept: dict[str, list[str]]) -> None:
+    """`heads.ctc.dropout=0,0.1` on a model without that head would give it one."""
+    heads = experiment.load(conf, fixed).heads
+    for key in swept:
+        room, _, rest = key.partition(".")
+        if room == "heads" and (head := rest.partition(".")[0]) not in heads:
+            raise UserError(f"{key}: {conf} has no head {head}; its heads: {', '.join(heads)}")
+
+
+def allowed(swept: dict[str, list[str]]) -> list[str]:
+    """The options of `asrtts compare` without which it would refuse these runs."""
+    unequal = [key for key in swept if not key.startswith(_compare_fair.FREE) and key not in HARMLESS_KEYS]
+    unequal += [name for start, name in FOLLOWS.items() if any(key.startswith(start) for key in swept)]
+    return [word for name in dict.fromkeys(unequal) for word in ("--allow", name)]

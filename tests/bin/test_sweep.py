@@ -1,0 +1,196 @@
+"""`asrtts sweep`: the sizes of a model, trained, decoded and ready to be compared; and `_series`, which does it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from asrtts import registry
+from asrtts.bin import _series, compare, sweep, train
+from asrtts.registry import UserError
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Verbs run in this process, which saves the seconds that each takes to load torch; gives those that ran."""
+    ran = []
+
+    def verb(argv):
+        ran.append(argv[0])
+        registry.find("asrtts.bin", argv[0]).main(argv[1:])
+
+    monkeypatch.setattr(_series, "_verb", verb)
+    return ran
+
+
+def words(tones: Path, exp: Path, *settings: str, head: str = "ctc") -> list[str]:
+    return [str(tones / f"conf/{head}.yaml"), str(exp), *settings, "--test", str(tones / "data/test")]
+
+
+def refused(tones: Path, tmp_path: Path, *settings: str, head: str = "ctc") -> str:
+    """The line of a refusal, which comes before anything is trained."""
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError) as error:
+        sweep.main(words(tones, tmp_path / "ctc", *settings, head=head))
+    assert "\n" not in str(error.value) and sorted(tmp_path.rglob("*")) == before
+    return str(error.value)
+
+
+def test_sizes_are_trained_decoded_and_compared_and_left_alone_when_finished(tones, tmp_path, at_once, capsys):
+    tiny = ["encoder.dim=8,16", "encoder.feedforward=16,32", "training.updates=4"]
+    for seed in (1, 2):
+        sweep.main(words(tones, tmp_path / f"ctc-{seed}", *tiny, f"seed={seed}"))
+    runs = [tmp_path / f"ctc-{seed}-dim{dim}" for seed in (1, 2) for dim in (8, 16)]
+    assert sorted(tmp_path.iterdir()) == sorted(runs) and at_once == ["train", "average", "decode"] * 4
+    out, err = capsys.readouterr()
+    assert f"2 of 2: {runs[1]}: train, average, decode" in err
+    assert json.loads((runs[0] / "decode/test.summary.json").read_text())["threads"] == 1
+
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    sweep.main(words(tones, tmp_path / "ctc-1", *tiny, "seed=1"))
+    assert f"2 of 2: {runs[1]}: finished before" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before and len(at_once) == 12
+
+    told = shlex.split(out.splitlines()[-1])  # "compare them: asrtts compare ..."
+    allowed = told[told.index("--allow") :]
+    both = [str(run) for run in runs]
+    compare.main([*both, "--test", str(tones / "data/test"), *allowed, "--out", str(tmp_path / "out")])
+    found = json.loads((tmp_path / "out/compare.json").read_text())
+    assert [system["name"] for system in found["systems"]] == ["ctc-dim8", "ctc-dim16"]
+    assert found["fair"]["not_equal"]["encoder.dim"] == {"ctc-dim8": "8", "ctc-dim16": "16"}
+
+
+@pytest.mark.parametrize(
+    "lost, again",
+    [
+        (["run.json"], ["train", "average", "decode"]),
+        (["model.safetensors"], ["average", "decode"]),
+        (["decode/test.jsonl"], ["decode"]),
+    ],
+)
+def test_what_is_missing_is_done_and_all_that_follows(tones, tmp_path, at_once, lost, again):
+    argv = words(tones, tmp_path / "ctc", "training.updates=4,8")
+    sweep.main(argv)
+    at_once.clear()
+    for name in lost:
+        (tmp_path / "ctc-updates8" / name).unlink()
+    sweep.main(argv)
+    assert at_once == again
+
+
+def test_another_test_set_is_decoded(tones, tmp_path, at_once):
+    argv = words(tones, tmp_path / "ctc", "training.updates=4,8")
+    sweep.main(argv)
+    at_once.clear()
+    sweep.main([*argv[:-1], str(tones / "data/dev")])
+    assert at_once == ["decode", "decode"]
+
+
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        (["encoder.dmi=8,16"], "unknown key 'encoder.dmi'; did you mean 'dim'?"),
+        (["encoder.dim=16,17"], "dim 17 must be even and a multiple of attention_heads 2"),
+        (["encoder.dim=16,many"], "encoder.dim holds 'many'; wanted a whole number"),
+        (["encoder.dim=16"], "nothing to sweep: encoder.dim=16 has one value; write several with commas"),
+        ([], "nothing to sweep: no setting is given"),
+        (["encoder.dim=16,32,16"], "encoder.dim=16,32,16: 16 stands twice"),
+        (["encoder.dim=16,,32"], "a value is missing between the commas"),
+        (["encoder.dim=16,32", "encoder.dim=8,64"], "encoder.dim is given twice"),
+        (["encoder.dim=16,32", "encoder.layers=1,2,3"], "encoder.dim has 2 values, encoder.layers has 3 values"),
+        (["heads.transducer.joiner_dim=8,16"], "has no head transducer; its heads: ctc"),
+        (["encoder.dim=8,16", "data.train=data/nothing"], "no such manifest"),
+        (["encoder.dim=8,16", "decoding.method=joint_beam"], "needs a attention head"),
+        (["encoder.subsampling=4,6", "features.num_bins=10"], "too few for an encoder with subsampling 6"),
+    ],
+)
+def test_a_mistake_is_one_line_before_the_first_training(tones, tmp_path, at_once, settings, said):
+    assert said in refused(tones, tmp_path, *settings)
+    assert at_once == []
+
+
+def test_a_width_that_does_not_fit_the_head_is_a_mistake_too(tones, tmp_path, at_once):
+    assert "attention_heads" in refused(tones, tmp_path, "heads.attention.attention_heads=2,3", head="attention")
+
+
+def test_runs_of_other_settings_are_refused_before_the_first_training(tones, tmp_path, at_once):
+    train.main([str(tones / "conf/ctc.yaml"), str(tmp_path / "ctc-dim16"), "training.updates=4"])
+    said = refused(tones, tmp_path, "encoder.dim=8,16", "training.updates=8")
+    assert "this run began with training.updates=4, now it is 8" in said
+    said = refused(tones, tmp_path, "encoder.dim=8,16", "training.updates=4", "decoding.beam=3")
+    assert "this run began with decoding.beam=10, now it is 3" in said and at_once == []
+
+
+# _series ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text, parts",
+    [
+        ("72,108,144", ["72", "108", "144"]),
+        ("", [""]),
+        ("[0.9, 1.0]", ["[0.9, 1.0]"]),
+        ("[0.9, 1.0],[1.0]", ["[0.9, 1.0]", "[1.0]"]),
+        ("{a: [1, 2]},null", ["{a: [1, 2]}", "null"]),
+        ("'a,b',\"c,'d\"", ["'a,b'", '"c,\'d"']),
+        ("conf/ctc.yaml,augmentation.speed=[1, 2],seed=2", ["conf/ctc.yaml", "augmentation.speed=[1, 2]", "seed=2"]),
+    ],
+)
+def test_commas_part_but_for_those_within_brackets_and_quotes(text, parts):
+    assert _series.split(text) == parts
+
+
+def test_a_name_says_the_settings_and_is_one_of_a_folder():
+    assert _series.named("ctc-1", ["encoder.dim=96"]) == "ctc-1-dim96"
+    assert (
+        _series.named("ctc", ["augmentation.speed=[0.9, 1.0]", "training.optimizer.lr=1e-3"])
+        == "ctc-speed0.9_1.0-lr1e-3"
+    )
+    assert _series.named("ctc", ["decoding.lm=../exp/lm"]) == "ctc-lm.._exp_lm"
+
+
+def test_a_step_that_fails_has_said_why_and_its_status_is_ours(tmp_path, capfd):
+    with pytest.raises(SystemExit) as exit:
+        _series._verb(["average", str(tmp_path / "nothing")])
+    assert exit.value.code == 2
+    err = capfd.readouterr().err
+    assert err.startswith("asrtts: error: ") and "no trained model here" in err and err.count("\n") == 1
+
+
+def test_a_step_that_was_killed_is_told_by_us(monkeypatch):
+    monkeypatch.setattr(_series, "_front_door", _die)
+    with pytest.raises(UserError, match="`asrtts train 'a b'` was ended by SIGKILL, perhaps for want of memory"):
+        _series._verb(["train", "a b"])
+
+
+def test_ctrl_c_ends_the_step_and_us_with_one_line(tones, tmp_path):
+    argv = words(tones, tmp_path / "ctc", "encoder.dim=8,16", "training.updates=100000")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "asrtts", "sweep", *argv],
+        env={**os.environ, "PYTHONPATH": str(TOP), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # in a background job it is ignored
+    )
+    log, end = tmp_path / "ctc-dim8" / "train.jsonl", time.monotonic() + 120
+    while not (log.is_file() and log.stat().st_size) and time.monotonic() < end:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all processes get it
+    err = process.communicate(timeout=60)[1]  # no step holds the pipe any more
+    assert process.returncode == 130 and err.count("interrupted; the same command goes on") == 1
+    assert "Traceback" not in err and not (tmp_path / "ctc-dim16").exists()
+
+
+def _die(argv: list[str]) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
