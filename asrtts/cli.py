@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import os
 import sys
 from pathlib import Path
@@ -23,6 +24,8 @@ def main(argv: list[str] | None = None) -> None:
     # Before torch is loaded: a thread of OpenMP that waits is to sleep, not to spin. On a machine with other work on it
     # spinning made twenty updates on two threads last 27 s instead of 6.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal cannot show is no reason to stop
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if not argv or argv[0] in ("-h", "--help", "help"):
             print(usage())

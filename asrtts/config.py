@@ -19,7 +19,7 @@ from asrtts.registry import UserError, find, names, suggestion
 class Settings(BaseModel):
     """Base of every `Config`: unknown keys are refused, values are not changed after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -288,6 +288,14 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' stands twice", key.start_mark)
             keys.append(key.value)
         return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """The exceptions of Python's own constructors, such as that of a date in a 13th month, are YAML's here."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError):
+            found = f"{_shown(node.value)} is no {node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(None, None, found, node.start_mark) from None
 
 
 class _Dumper(yaml.SafeDumper):

@@ -95,7 +95,13 @@ class Run:
 
     @property
     def statistics(self) -> Statistics:
-        return Statistics.load(self.folder / "cmvn.json")
+        """Raises UserError if they are damaged, or of other features."""
+        path, bins = self.folder / "cmvn.json", self.experiment.features.num_bins
+        found = Statistics.load(path)
+        if len(found.mean) != bins:
+            what = f"statistics of {len(found.mean)} bins, features.num_bins is {bins}"
+            raise UserError(f"{path}: {what}; train again into a new folder")
+        return found
 
     @property
     def is_begun(self) -> bool:
@@ -215,10 +221,8 @@ class Run:
     def facts(self) -> dict[str, Any]:
         """run.json, or {} if it is not written yet."""
         path = self.folder / "run.json"
-        try:
-            return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        except ValueError as error:
-            raise UserError(f"{path}: damaged ({error}); delete it: decoding does without it") from None
+        mend = "damaged; delete it: decoding does without it"
+        return storage.json_object(path.read_bytes(), str(path), mend) if path.is_file() else {}
 
     def record(self, **facts: Any) -> None:
         """Add facts to run.json."""

@@ -21,7 +21,7 @@ def write(goal: Path, text: str) -> None:
     beside = goal.with_name(goal.name + ".part")
     try:
         goal.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")  # a path may hold other bytes
         os.replace(beside, goal)
     except OSError as error:
         remove(beside)
@@ -36,7 +36,7 @@ def json_object(text: bytes | str, where: str, mend: str) -> dict[str, Any]:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else error
         raise UserError(f"{where}: not JSON ({reason}); {mend}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{where}: wanted an object, found {values!r:.60}")
+        raise UserError(f"{where}: wanted an object, found {values!r:.60}; {mend}")
     return values
 
 

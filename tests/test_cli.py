@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import subprocess
 import sys
@@ -122,3 +123,11 @@ def test_a_file_with_an_underscore_is_no_verb():
 def test_a_name_that_is_no_file_is_refused(package, kind, name):
     with pytest.raises(UserError, match=rf"no {kind} is named '{name}'.*choices: "):
         registry.find(package, name)
+
+
+def test_what_a_terminal_cannot_show_is_shown_as_an_escape(monkeypatch):
+    printed = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(printed, encoding="ascii"))
+    monkeypatch.setattr(cli, "usage", lambda: "\udcfc \u2500")
+    cli.main([])
+    assert printed.getvalue() == b"\\udcfc \\u2500\n"

@@ -206,10 +206,17 @@ def test_weights_of_other_settings_are_one_line(tones, begun, overrides):
     assert "\n" not in str(error.value)
 
 
-def test_a_damaged_run_json_is_one_line(begun):
-    (begun.folder / "run.json").write_text('{"seed": 1')
-    with pytest.raises(UserError, match="run.json: damaged"):
+@pytest.mark.parametrize("content", ['{"seed": 1', "[1]"])
+def test_a_damaged_run_json_is_one_line(begun, content):
+    (begun.folder / "run.json").write_text(content)
+    with pytest.raises(UserError, match="run.json: .*damaged; delete it"):
         begun.facts()
+
+
+def test_statistics_of_other_features_are_refused(begun):
+    (begun.folder / "cmvn.json").write_text('{"mean": [1.0], "std": [1.0]}')  # torch would use it for every bin
+    with pytest.raises(UserError, match=r"cmvn.json: statistics of 1 bins, features.num_bins is \d+; train again"):
+        begun.statistics  # noqa: B018
 
 
 def test_an_utterance_too_short_for_the_encoder_is_named(tones, begun, tmp_path):

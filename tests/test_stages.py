@@ -230,3 +230,10 @@ def test_list_answers_at_once(run):
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(times) <= 0.3
+
+
+def test_another_shell_is_one_line(run):
+    done = subprocess.run(["sh", "run.sh", "--list"], cwd=run.folder, env=PLAIN, capture_output=True, text=True)
+    if "Download" in done.stdout:
+        pytest.skip("sh is bash here")
+    assert (done.returncode, done.stderr) == (2, "run.sh: is for bash; type ./run.sh or bash run.sh\n")

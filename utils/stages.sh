@@ -2,6 +2,7 @@
 # shellcheck shell=bash
 # A setting is a line `name=value` between `. stages.sh` and `options`; `--name value` changes it.
 
+[ -n "${BASH_VERSION-}" ] || { echo "$0: is for bash; type ./${0##*/} or bash ${0##*/}" >&2 && exit 2; }
 set -u
 _recipe=${0##*/} _from=0 _to=99 _mode=run _given=()
 

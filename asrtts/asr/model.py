@@ -32,8 +32,8 @@ class Decoding(Settings):
     """How a model is searched. `auto` takes the search that fits the heads."""
 
     method: str = "auto"
-    beam: int = Field(10, ge=1)
-    nbest: int = Field(1, ge=1)
+    beam: int = Field(10, ge=1, le=10_000)
+    nbest: int = Field(1, ge=1, le=10_000)
     ctc_weight: float = Field(0.3, ge=0.0, le=1.0)  # joint_beam: share of the CTC prefix score
     length_bonus: float = 0.0  # added for every token; of no use to greedy CTC
     lm: str | None = None  # folder of a language model (`asrtts lm`)

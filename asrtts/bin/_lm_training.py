@@ -61,7 +61,7 @@ def train(
     if not settings.training.keep_best:
         raise UserError("training.keep_best is 0: the snapshot that is best on dev becomes the model; wanted 1 or more")
     begin(folder, settings, tokenizer, text)
-    torch.set_num_threads(settings.training.threads or parallel.cores())
+    parallel.use_threads(settings.training.threads)
     torch.manual_seed(settings.seed)
     model = RecurrentLm(settings.model, tokenizer.vocab_size)
     trainer = Trainer(model, settings.training, folder, settings.seed, parallel.pick_device(device))
@@ -77,7 +77,7 @@ def train(
 
 
 def begin(folder: Path, settings: NeuralLm, tokenizer: Tokenizer, text: list[list[int]]) -> None:
-    """Write config.yaml and tokens/, or see that they are of the same settings, text and tokens."""
+    """Write settings.yaml and tokens/, or see that they are of the same settings, text and tokens."""
     digest = hashlib.sha256(repr((settings.model_dump(), tokenizer.fingerprint(), text)).encode()).hexdigest()[:16]
     mark = folder / "begun"
     if mark.is_file():
@@ -87,8 +87,6 @@ def begin(folder: Path, settings: NeuralLm, tokenizer: Tokenizer, text: list[lis
                 "delete this one"
             )
         return
-    if folder.resolve() in (Path.cwd(), *Path.cwd().parents) or (folder / "config.yaml").exists():
-        raise UserError(f"{folder}: is in use by something else; name a new folder, such as exp/lstm")
     try:
         for rest in ("checkpoints", "snapshots"):
             shutil.rmtree(folder / rest, ignore_errors=True)

@@ -44,9 +44,7 @@ def parser() -> ArgumentParser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    if args.threads < 0:
-        raise UserError(f"--threads {args.threads}: wanted 1 or more, or 0 for all cores")
-    torch.set_num_threads(args.threads or parallel.cores())
+    parallel.use_threads(args.threads)
     run = Run.open(args.exp)
     values = tuned(run, args.tuned) if args.tuned else run.experiment.decoding.model_dump()
     config.put_overrides(values, args.settings)

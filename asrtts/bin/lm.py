@@ -36,6 +36,8 @@ def parser() -> ArgumentParser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
+    if args.folder.resolve() in (Path.cwd(), *Path.cwd().parents) or (args.folder / "config.yaml").exists():
+        raise UserError(f"{args.folder}: is in use by something else; name a new folder, such as exp/lm")
     tokenizer = Tokenizer.load(args.tokens)
     held_out = sentences(args.dev)
     if args.neural:

@@ -205,7 +205,7 @@ def _try_batches(pipe: Connection, settings: Experiment, device_name: str, folde
     """The child: answers each request with what `measure` gives, or None where memory runs out, until it is ended."""
     end_with_parent()
     device = torch.device(device_name)
-    torch.set_num_threads(settings.training.threads or parallel.cores())
+    parallel.use_threads(settings.training.threads)
     try:
         index, tokenizer = batching.Index(settings.data.train), Tokenizer.load(Path(settings.data.tokens))
         loaded = planning.peak(torch.device("cpu"))

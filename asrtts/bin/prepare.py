@@ -252,7 +252,7 @@ def _write(data: Path, kept: Splits, findings: list[Finding], fingerprint: str) 
     try:
         for split, utterances in kept.items():
             manifest.write(beside / f"{split}.jsonl", utterances)
-        with open(beside / "checks.jsonl", "w", encoding="utf-8") as lines:
+        with open(beside / "checks.jsonl", "w", encoding="utf-8", errors="backslashreplace") as lines:
             for finding in findings:
                 lines.write(json.dumps({**asdict(finding), "fix": KINDS[finding.kind].fix}, ensure_ascii=False) + "\n")
         names = sorted(path.name for path in beside.iterdir())

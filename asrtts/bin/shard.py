@@ -49,6 +49,8 @@ def main(argv: list[str]) -> None:
         beside.replace(goal)
     except OSError as error:
         raise storage.storage_error(goal, error) from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)  # of a run that was refused
     shards = sorted(goal.glob("*.tar"))
     size = sum(shard.stat().st_size for shard in shards)
     print(f"{goal}: {len(index)} utterances in {len(shards)} shards, {size / 1e6:.0f} MB, and manifest.jsonl")

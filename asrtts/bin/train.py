@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
     start_early(settings.training.workers)
     rank, world = parallel.start()
     device = parallel.pick_device(args.device)
-    torch.set_num_threads(settings.training.threads or parallel.cores())
+    parallel.use_threads(settings.training.threads)
     run = Run(args.exp)
     index, held_out, tokenizer, model = opened(settings, run)
     if args.init:

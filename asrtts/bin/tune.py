@@ -63,7 +63,7 @@ def parser() -> ArgumentParser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    torch.set_num_threads(args.threads or parallel.cores())
+    parallel.use_threads(args.threads)
     run = Run.open(args.exp)
     if not args.name or args.name != Path(args.name).name:
         raise UserError(f"--name '{args.name}': wanted a bare name, e.g. lm")

@@ -45,14 +45,22 @@ def missing(root: Path, corpus: str, wanted: str, archives: Iterable[Archive]) -
     raise UserError(f"{root}: no {corpus} here (looked for {wanted}); get it with `asrtts download {corpus} {root}`")
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file of a corpus, without line ends. Raises UserError if it is missing or not UTF-8.
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """The lines of a text file of a corpus with their numbers, without blanks around them; empty lines are left out.
 
     The byte order mark of Windows editors is no part of the first id, and U+2028 and its like end no line.
+
+    Raises:
+        UserError: the file is missing or not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")  # read_text has turned \r\n into \n
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; the corpus is not complete, get it again (stage 0)") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: not UTF-8; convert the file, e.g. `iconv -f gbk -t utf-8`") from None
+    except OSError as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
+    return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]

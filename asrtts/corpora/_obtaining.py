@@ -63,7 +63,7 @@ def obtain(
                 raise UserError(f"{there}: {corpus} is there without {', '.join(parts.keys() - trees.keys())}")
             return _link(place, next(iter(trees.values())), corpus)
         _bring_all(place, corpus, {part: parts[part] for part in lacking}, there, source is not None, trust, inner)
-    except PermissionError as error:
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise UserError(f"{error.filename}: {error.strerror}; name a folder that can be written") from None
     for part in lacking:
         if find(root, part) is None:

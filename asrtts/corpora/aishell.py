@@ -34,7 +34,7 @@ def download(root: Path, *, source: Path | None = None, trust: str = "") -> Path
 def utterances(root: Path) -> dict[str, list[Utterance]]:
     """Train (120098), dev (14326) and test (7176) of the whole corpus; the text without spaces, as CER wants it.
 
-    A few hundred recordings have no transcript: they are left out, with a count.
+    A few hundred recordings have no transcript: they are left out, with a count. Every transcript has its recording.
 
     Raises:
         UserError: the corpus is not there, or a transcript line is no `id text`, or comes twice.
@@ -46,6 +46,11 @@ def utterances(root: Path) -> dict[str, list[Utterance]]:
         packed = next((tree / "wav").glob("*.tar.gz"), None)
         state = "the speakers are still packed (tar xzf each wav/*.tar.gz)" if packed else "it holds no wav or flac"
         raise UserError(f"{tree / 'wav'}: no train/<speaker>/*.wav; {state}")
+    if unheard := sorted(texts.keys() - {u.utt_id for found in splits.values() for u in found}):
+        warn(
+            f"{tree / 'wav'}: {len(unheard)} of {len(texts)} transcripts have no recording, e.g. {unheard[0]}; "
+            "the corpus is not complete"
+        )
     return {split: found for split, found in splits.items() if found}
 
 
@@ -55,12 +60,12 @@ def _find(root: Path) -> Path | None:
 
 def _read_texts(path: Path) -> dict[str, str]:
     texts: dict[str, str] = {}
-    for number, line in enumerate(read_lines(path), 1):
+    for number, line in read_lines(path):
         utt_id, *words = line.split()
         if not words:
             raise UserError(f"{path}:{number}: wanted `id text`, found {line!r}")
         if utt_id in texts:
-            raise UserError(f"{path}:{number}: {utt_id} has a transcript already, on an earlier line")
+            raise UserError(f"{path}:{number}: {utt_id} has a transcript already, on an earlier line; take one out")
         texts[utt_id] = "".join(words)
     return texts
 

@@ -56,12 +56,10 @@ def _read(tree: Path, part: str) -> list[Utterance]:
     """One transcription file, sorted by utterance id."""
     path = tree / "etc" / f"an4_{part}.transcription"
     found = []
-    for number, line in enumerate(read_lines(path), 1):
-        if not line.strip():
-            continue
-        match = _LINE.match(line.strip())
+    for number, line in read_lines(path):
+        match = _LINE.match(line)
         if match is None:
-            raise UserError(f"{path}:{number}: wanted `WORDS (item-speaker-b)`, found {line.strip()[:60]!r}")
+            raise UserError(f"{path}:{number}: wanted `WORDS (item-speaker-b)`, found {line[:60]!r}")
         text, item, speaker, mic = match["text"], match["item"], match["speaker"], match["mic"]
         audio = tree / "wav" / FOLDERS[part] / speaker / f"{item}-{speaker}-{mic}.sph"
         found.append(Utterance(f"{speaker}-{item}-{mic}", str(audio), text, speaker))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from asrtts.config import warn
 from asrtts.corpora._layout import read_lines
+from asrtts.data.audio import stored
 from asrtts.data.utterance import Utterance
 from asrtts.registry import UserError
 
@@ -56,7 +57,7 @@ def utterances(
     folders = [root] if (root / "wav.scp").is_file() else sorted(path.parent for path in root.glob("*/wav.scp"))
     if not folders:
         raise UserError(f"{root}: no Kaldi data folder (looked for wav.scp in it and in the folders below)")
-    return {folder.resolve().name: _read(folder, allow_pipes, cache) for folder in folders}
+    return {os.path.basename(os.path.abspath(folder)): _read(folder, allow_pipes, cache) for folder in folders}
 
 
 def _read(folder: Path, allow_pipes: bool, cache: Path) -> list[Utterance]:
@@ -93,10 +94,8 @@ def _read(folder: Path, allow_pipes: bool, cache: Path) -> list[Utterance]:
 def _table(path: Path, may_be_empty: bool = False) -> _Table:
     values: dict[str, str] = {}
     lines: dict[str, int] = {}
-    for number, line in enumerate(read_lines(path), 1):
-        if not line.strip():
-            continue
-        key, *rest = line.strip().split(maxsplit=1)
+    for number, line in read_lines(path):
+        key, *rest = line.split(maxsplit=1)
         if not rest and not may_be_empty:
             raise UserError(f"{path}:{number}: {key} stands without a value")
         if key in values:
@@ -165,6 +164,6 @@ def _length(audio: str, at: str) -> float:
     import soundfile
 
     try:
-        return soundfile.info(audio).duration
+        return soundfile.info(stored(Utterance("", audio, ""))).duration
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         raise UserError(f"{at}: {audio} cannot be read ({error})") from None

@@ -50,7 +50,10 @@ def utterances(root: Path) -> dict[str, list[Utterance]]:
     """
     tree = _find(root, "*-*") or missing(root, "librispeech", "LibriSpeech/train-*", ARCHIVES.values())
     splits: dict[str, list[Utterance]] = {}
-    for subset in sorted(path for path in tree.iterdir() if path.name in ARCHIVES):
+    subsets = sorted(path for path in tree.iterdir() if path.name in ARCHIVES)
+    if not subsets:
+        raise UserError(f"{tree}: none of its folders is named as a subset (choices: {', '.join(ARCHIVES)})")
+    for subset in subsets:
         split = subset.name if subset.name.startswith("test-") else subset.name.partition("-")[0]
         splits.setdefault(split, []).extend(_read(subset))
     if "train" in splits and "dev" not in splits:
@@ -69,15 +72,15 @@ def _find(root: Path, subset: str) -> Path | None:
 def _read(subset: Path) -> list[Utterance]:
     """<speaker>/<chapter>/<speaker>-<chapter>.trans.txt has the lines of the flac files beside it."""
     found, unheard = [], []
-    for transcript in sorted(subset.glob("[0-9]*/[0-9]*/*.trans.txt")):
-        chapter = transcript.parent
+    for chapter in sorted(subset.glob("[0-9]*/[0-9]*")):
         audio = {path.stem for path in chapter.glob("*.flac")}
-        for number, line in enumerate(read_lines(transcript), 1):
-            utt_id, _, text = line.partition(" ")
-            if not utt_id.startswith(f"{chapter.parent.name}-{chapter.name}-") or not text.strip():
-                raise UserError(f"{transcript}:{number}: wanted `speaker-chapter-number TEXT`, found {line[:60]!r}")
-            found.append(Utterance(utt_id, str(chapter / f"{utt_id}.flac"), text.strip(), chapter.parent.name))
-            audio.discard(utt_id)
+        for transcript in sorted(chapter.glob("*.trans.txt")):
+            for number, line in read_lines(transcript):
+                utt_id, *text = line.split(maxsplit=1)
+                if not utt_id.startswith(f"{chapter.parent.name}-{chapter.name}-") or not text:
+                    raise UserError(f"{transcript}:{number}: wanted `speaker-chapter-number TEXT`, found {line[:60]!r}")
+                found.append(Utterance(utt_id, str(chapter / f"{utt_id}.flac"), text[0], chapter.parent.name))
+                audio.discard(utt_id)
         unheard += sorted(audio)
     if unheard:
         warn(f"{subset}: {len(unheard)} audio files without transcript are left out, e.g. {unheard[0]}")

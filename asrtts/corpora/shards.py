@@ -57,7 +57,10 @@ def utterances(root: Path) -> dict[str, list[Utterance]]:
         if packed:
             _refuse_packed(packed[0])
         raise UserError(f"{root}: no shards (looked for *.tar in it and in the folders below)")
-    return {folder.resolve().name: [u for shard in _shards(folder) for u in _read(shard)] for folder in folders}
+    return {
+        os.path.basename(os.path.abspath(folder)): [u for shard in _shards(folder) for u in _read(shard)]
+        for folder in folders
+    }
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -104,6 +107,8 @@ def _read(shard: Path) -> list[Utterance]:
 def _put(sample: _Sample, members: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, shard: Path) -> None:
     """Note one member of a sample."""
     at = f"{shard}: {member.name}"
+    if any("\ud800" <= c <= "\udfff" for c in member.name):  # how tarfile shows bytes that are no UTF-8
+        raise UserError(f"{shard}: the name {member.name!r} is not UTF-8; write the shard again")
     before = {".txt": sample.txt, ".json": sample.about}.get(suffix, sample.place)
     if before is not None:
         raise UserError(f"{at}: this shard has two such files of that name; take one of them out")
@@ -113,6 +118,7 @@ def _put(sample: _Sample, members: tarfile.TarFile, member: tarfile.TarInfo, suf
     try:
         content = members.extractfile(member).read().decode("utf-8-sig")
         about = json.loads(content) if suffix == ".json" else {}
+        json.dumps(about, ensure_ascii=False).encode()  # half a character may stand in JSON, but in no text
     except ValueError as error:
         raise UserError(f"{at}: cannot be read ({error})") from None
     if not isinstance(about, dict) or not all(isinstance(about.get(key, ""), str) for key in ("text", "speaker")):

@@ -48,8 +48,10 @@ def stored(utterance: Utterance) -> str | io.BytesIO:
     """What libsndfile reads: the path of the audio file, or the bytes of it that a tar shard holds.
 
     Raises:
-        OSError: the shard is gone or ends before, or another utterance is at that place.
+        OSError: the file has no header; the shard is gone or ends before, or another utterance is at that place.
     """
+    if utterance.audio.lower().endswith(".raw"):  # soundfile would want to be told what is in it
+        raise OSError("samples without a header, of no known rate and form; write it as wav or flac")
     if not utterance.size:
         return utterance.audio
     with open(utterance.audio, "rb") as shard:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import numpy as np
 import soundfile
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat
+from pydantic import AfterValidator, Field, NonNegativeInt
 from torch import Tensor
 
 from asrtts.config import Settings
@@ -22,6 +22,8 @@ from asrtts.registry import UserError
 
 SOUND_FILES = (".wav", ".flac", ".ogg")
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Speed = Annotated[float, Field(ge=0.25, le=4.0)]
+Decibels = Annotated[float, Field(ge=-100.0, le=100.0)]
 
 
 def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -30,7 +32,7 @@ def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds
 
 
-Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
+Range = Annotated[tuple[Decibels, Decibels], AfterValidator(_ascending)]
 
 
 class SpecAugment(Settings):
@@ -60,9 +62,7 @@ class Reverberation(Settings):
 
 
 class Config(Settings):
-    speed: tuple[PositiveFloat, ...] = Field(
-        (1.0,), min_length=1
-    )  # factors, drawn evenly (Ko et al. 2015: 0.9, 1.0, 1.1)
+    speed: tuple[Speed, ...] = Field((1.0,), min_length=1)  # factors, drawn evenly (Ko et al. 2015: 0.9, 1.0, 1.1)
     gain_db: Range = (0.0, 0.0)
     noise: Additive | None = None
     reverberation: Reverberation | None = None
@@ -175,7 +175,10 @@ def sound_files(folder: str) -> list[str]:
 @lru_cache(maxsize=256)
 def _response(path: str, sample_rate: int) -> np.ndarray:
     """A room's impulse response: short, and used again and again."""
-    return _stretch(path, None, sample_rate, None)
+    response = _stretch(path, None, sample_rate, None)
+    if not response.any():
+        raise UserError(f"{path}: holds nothing but zeros, and no room sounds so; remove it")
+    return response
 
 
 def _stretch(path: str, seconds: float | None, sample_rate: int, rng: np.random.Generator | None) -> np.ndarray:
@@ -188,6 +191,8 @@ def _stretch(path: str, seconds: float | None, sample_rate: int, rng: np.random.
             samples, rate = sound.read(count, dtype="float32", always_2d=True)[:, 0], sound.samplerate
     except soundfile.SoundFileError as error:
         raise UserError(f"{path}: cannot be read for augmentation ({error}); replace or remove it") from None
-    if not len(samples):
-        raise UserError(f"{path}: an empty file cannot be used for augmentation; remove it")
-    return resample(np.ascontiguousarray(samples), rate, sample_rate)
+    samples = resample(np.ascontiguousarray(samples), rate, sample_rate)
+    if not len(samples) or not np.isfinite(samples).all():
+        what = "an empty file" if not len(samples) else "a file with samples that are no numbers"
+        raise UserError(f"{path}: {what} cannot be used for augmentation; remove it")
+    return samples

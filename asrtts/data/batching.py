@@ -31,7 +31,7 @@ class Config(Settings):
     max_utterances: PositiveInt = 512
     # Lengths are rounded up to a multiple of this; 0: not. oneDNN compiles for every shape of a batch on a CPU: with
     # 0.32 the same 150 updates on AN4 took three quarters of the time and memory, with 6.5 % padding instead of 1.6.
-    round_seconds: float = Field(0.0, ge=0.0)
+    round_seconds: float = Field(0.0, ge=0.0, le=10.0)
 
 
 class Index:

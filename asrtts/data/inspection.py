@@ -15,7 +15,7 @@ import numpy as np
 from asrtts.data import audio
 from asrtts.data.utterance import Utterance
 
-VERSION = 2  # of what is looked for: another number, and everything is inspected again
+VERSION = 3  # of what is looked for: another number, and everything is inspected again
 SLACK = 0.01  # seconds by which a rounded duration may exceed the file; `audio.read` grants the same
 LONGEST = 3 * 3600  # seconds; a damaged header promises years, and the memory for them would be asked for
 STREAMED = 0x7FFF0000  # a wav written to a pipe claims this many bytes or more, since its writer did not know
@@ -149,10 +149,10 @@ def _of_samples(mono: np.ndarray, seconds: float, limits: Limits) -> list[tuple[
         findings.append(("too-short", f"{seconds:.3f} s, under {limits.min_seconds:g} s"))
     if seconds > limits.max_seconds:
         findings.append(("too-long", f"{seconds:.1f} s, over {limits.max_seconds:g} s"))
-    rms = float(np.sqrt(np.mean(np.square(mono, dtype=np.float64))))
+    rms = float(np.std(mono, dtype=np.float64))  # a constant offset is not heard
     level = 20 * np.log10(rms) if rms else -np.inf
     if level < limits.silent_dbfs:
-        found = f"{level:.0f} dBFS RMS, under {limits.silent_dbfs:g}" if rms else "nothing but zeros"
+        found = f"{level:.0f} dBFS RMS, under {limits.silent_dbfs:g}" if rms else "all samples are equal"
         return [*findings, ("silent", found)]
     if (zeros := float(np.mean(mono == 0))) > limits.zero_share:
         findings.append(("zeros", f"{zeros:.0%} of the samples are exactly zero"))

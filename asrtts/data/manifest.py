@@ -86,12 +86,15 @@ def seconds_of(lines: bytes, path: str | Path, first: int) -> list[float]:
 
 
 def write(manifest: Path, utterances: Iterable[Utterance]) -> int:
-    """Write a manifest beside its goal and rename it at the end; returns the number of utterances."""
+    """Write a manifest beside its goal and rename it at the end; returns the number of utterances.
+
+    Bytes of a path that are no UTF-8 become an escape of JSON, from which `read` makes the same path.
+    """
     manifest = Path(manifest)
     manifest.parent.mkdir(parents=True, exist_ok=True)
     beside = manifest.with_name(manifest.name + ".part")
     count = 0
-    with open(beside, "w", encoding="utf-8") as lines:
+    with open(beside, "w", encoding="utf-8", errors="backslashreplace") as lines:
         for utterance in utterances:
             record = asdict(utterance)
             if not utterance.size:  # no shard

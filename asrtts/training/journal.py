@@ -72,6 +72,6 @@ def cut(path: Path, update: int) -> None:
 
 def _update(line: str) -> int:
     try:
-        return json.loads(line)["update"]
-    except (json.JSONDecodeError, KeyError):
-        return 1 << 62  # half a line, written as the process was killed
+        return int(json.loads(line)["update"])
+    except (ValueError, KeyError, TypeError):
+        return 1 << 62  # half a line, written as the process was killed, or no line of ours

@@ -53,6 +53,13 @@ def cores() -> int:
     return max(1, allowed // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
+def use_threads(count: int) -> None:
+    """Compute with so many threads, 0: with all cores. Raises UserError for a number that is none."""
+    if not 0 <= count <= 1024:
+        raise UserError(f"--threads {count}: wanted 1 to 1024, or 0 for all cores")
+    torch.set_num_threads(count or cores())
+
+
 def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace each gradient by the sum over processes; an unused parameter counts as zero."""
     if not dist.is_initialized():

@@ -241,7 +241,7 @@ class Trainer:
         last = self.snapshots[max(0, len(self.snapshots) - config.keep_last) :]
         kept = {s[0] for s in best_first(self.snapshots)[: config.keep_best] + last}
         for path in (self.folder / "snapshots").glob("*.safetensors"):
-            if int(path.stem) not in kept:
+            if path.stem.isdecimal() and int(path.stem) not in kept:  # others are somebody's copies
                 path.unlink()
 
 

@@ -143,6 +143,8 @@ def test_audio_that_moved_is_named_and_nothing_is_written(tones, run, tmp_path):
         (["beam=wide"], "beam"),
         (["--batch-seconds", "0"], "--batch-seconds"),
         (["--threads", "-1"], "--threads -1"),
+        (["--threads", "99999999999"], "--threads 99999999999: wanted 1 to 1024"),
+        (["beam=99999999999999999999"], "beam holds 9+; it should be less than or equal to 10000"),
         (["--wieghts", "model"], "did you mean '--weights'"),
     ],
 )

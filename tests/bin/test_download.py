@@ -192,6 +192,8 @@ def test_an_archive_of_something_else_is_noticed(tmp_path: Path) -> None:
         (["an4", "d", "--subset", "x"], "--subset means nothing to an4"),
         (["an4", "d", "--trust", "sha256:12"], "--trust sha256:12: wanted sha256: and 64"),
         (["librispeech", "d", "--subset", "dev-cleen"], "no subset 'dev-cleen'; did you mean 'dev-clean'?"),
+        (["an4", __file__, "--corpus", "."], "test_download.py: File exists; name a folder that can be written"),
+        (["an4", f"{__file__}/d", "--corpus", "."], "test_download.py/d: Not a directory; name a folder"),
         (["kaldi", "d"], "kaldi is a data folder of your own"),
     ],
 )

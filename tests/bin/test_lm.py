@@ -141,6 +141,9 @@ def test_what_is_wrong_is_one_line(tones, made, run, tmp_path):
     refused("wanted a bare name", decode.main, folder, test, "--name", "a/b")
     refused("wanted 1 or more", lm.main, *texts(tones), tmp_path / "lm", "--order", "0", *options(tones))
     refused("has its own", lm.main, made / "ngram.arpa", tmp_path / "lm", "--order", "2", *options(tones))
+    before = sorted(p.name for p in folder.iterdir())
+    refused("ctc: is in use by something else", lm.main, *texts(tones), folder, *options(tones))
+    assert sorted(p.name for p in folder.iterdir()) == before
     refused("no such text", lm.main, tmp_path / "gone.txt", tmp_path / "lm", *options(tones))
     refused("no such manifest", lm.main, tmp_path / "gone", tmp_path / "lm", *options(tones))
     (tmp_path / "empty.txt").write_text("\n\n")

@@ -253,6 +253,11 @@ def test_audio_that_no_transcript_names_is_noted(corpus):
     assert [(f["kind"], f["audio"]) for f in corpus.prepare()] == [("no-transcript", left.audio)]
 
 
+def test_names_that_are_not_utf8_are_found_and_listed(corpus):
+    Path(os.fsdecode(os.fsencode(corpus.root) + b"/gr\xfc\xdf.wav")).write_bytes(b"")
+    assert [finding["kind"] for finding in corpus.prepare()] == ["no-transcript"]
+
+
 def test_tokens_of_another_corpus_stop(corpus):
     given = tokens(corpus, "你好")
     with pytest.raises(UserError, match="wrong-tokens: train: 6 of 6 texts.*asrtts tokenize"):

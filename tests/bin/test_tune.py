@@ -84,6 +84,7 @@ def test_a_test_set_and_the_training_set_are_refused_whatever_their_name(tones, 
         (["--try", "lodr_weight=0.3"], "changes nothing in ctc_prefix_beam"),
         (["--try", "length_bonus=1", "length_bonus=2"], "is given as a setting of every point"),
         (["--name", "a/b"], "bare name"),
+        (["--threads", "-1"], "--threads -1: wanted 1 to 1024"),
         (["lm=null"], "ctc_greedy has nothing to tune"),
     ],
 )

@@ -47,6 +47,20 @@ def test_folders_below_are_the_splits(tmp_path: Path) -> None:
     assert sorted(kaldi.utterances(tmp_path)) == ["dev", "test", "train"]
 
 
+def test_links_to_folders_of_one_name_stay_two_splits(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for split in ("train", "test"):
+        (tmp_path / "data" / split).symlink_to(folder(tmp_path / split / "corpus"))
+    assert sorted(kaldi.utterances(tmp_path / "data")) == ["test", "train"]
+
+
+def test_a_recording_without_a_header_is_named(tmp_path: Path) -> None:
+    root = folder(tmp_path / "s", wav_scp="r r.raw\n", segments="x1 r 0 1\nx2 r 1 2\n", **SEGMENTS)
+    (root / "r.raw").write_bytes(b"\1\2" * 32000)
+    with pytest.raises(UserError, match=r"wav.scp:1: .*r.raw cannot be read \(samples without a header"):
+        kaldi.utterances(root)
+
+
 def test_relative_paths_start_here_or_in_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folder(tmp_path / "data" / "train", wav_scp="u1 data/train/a.wav\nu2 b.wav\n")
     monkeypatch.chdir(tmp_path)

@@ -123,6 +123,27 @@ def test_librispeech_names_a_line_of_another_form(tmp_path: Path) -> None:
         librispeech.utterances(tmp_path)
 
 
+def test_librispeech_counts_a_chapter_that_lost_its_transcript(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chapter(tmp_path, "test-clean", 5, 3)
+    write(tmp_path / "test-clean/5/78/5-78-0000.flac")
+    assert len(librispeech.utterances(tmp_path)["test-clean"]) == 3
+    assert "1 audio files without transcript are left out, e.g. 5-78-0000" in capsys.readouterr().err
+
+
+def test_librispeech_reads_transcripts_with_tabs_and_empty_lines(tmp_path: Path) -> None:
+    chapter(tmp_path, "test-clean", 5, 2)
+    write(tmp_path / "test-clean/5/77/5-77.trans.txt", " 5-77-0000\tHELLO  YOU \n\n5-77-0001 HELLO\n\n")
+    assert [u.text for u in librispeech.utterances(tmp_path)["test-clean"]] == ["HELLO  YOU", "HELLO"]
+
+
+def test_librispeech_names_the_subsets_where_a_folder_has_another_name(tmp_path: Path) -> None:
+    chapter(tmp_path, "train-mine", 5, 2)
+    with pytest.raises(UserError, match=r"none of its folders is named as a subset \(choices: train-clean-100"):
+        librispeech.utterances(tmp_path)
+
+
 def aishell_tree(tree: Path, kind: str = "wav") -> Path:
     write(tree / "transcript/aishell_transcript_v0.8.txt", "U1 甚至 出现\nU2 好\nU3 今天\nU9 没有 声音\n")
     for split, utt_id in (("train", "U1"), ("train", "U4"), ("dev", "U2"), ("test", "U3")):
@@ -143,7 +164,23 @@ def test_aishell_joins_the_words_and_counts_what_has_no_transcript(
         "test": [("U3", "今天", "Stest")],
     }
     assert splits["train"][0].audio.endswith(f"U1.{kind}")
-    assert "1 recordings without transcript are left out, e.g. U4" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "1 recordings without transcript are left out, e.g. U4" in said
+    assert "1 of 4 transcripts have no recording, e.g. U9" in said
+
+
+def test_aishell_reads_a_transcript_with_tabs_and_empty_lines(tmp_path: Path) -> None:
+    transcript = aishell_tree(tmp_path) / "transcript/aishell_transcript_v0.8.txt"
+    write(transcript, "U1\t甚至 出现 \n\n U2 好\nU3 今天\n\n")
+    assert [u.text for us in aishell.utterances(tmp_path).values() for u in us] == ["甚至出现", "好", "今天"]
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "utf-16"])
+def test_a_transcript_that_is_not_utf8_is_named_with_its_line_and_what_to_do(tmp_path: Path, encoding: str) -> None:
+    transcript = aishell_tree(tmp_path) / "transcript/aishell_transcript_v0.8.txt"
+    transcript.write_bytes("U1 好\n".encode(encoding))
+    with pytest.raises(UserError, match=r"_v0.8.txt:1: not UTF-8; convert the file, e.g. `iconv"):
+        aishell.utterances(tmp_path)
 
 
 def test_aishell_takes_wav_where_both_are_there(tmp_path: Path) -> None:

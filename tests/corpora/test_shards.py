@@ -120,3 +120,10 @@ def test_no_shards_is_one_line(tmp_path):
     assert "no such folder" in refusal(tmp_path / "nowhere")
     with pytest.raises(UserError, match="your own"):
         shards.download(tmp_path)
+
+
+def test_names_and_texts_that_no_file_could_hold_are_refused(tmp_path):
+    make(tmp_path / "0.tar", ("gr\udcfc.wav", b"1"), ("gr\udcfc.txt", b"x"))
+    assert "not UTF-8; write the shard again" in refusal(tmp_path)
+    make(tmp_path / "0.tar", ("a.wav", b"1"), ("a.json", b'{"text": "\\ud800"}'))
+    assert "0.tar: a.json: cannot be read" in refusal(tmp_path)

@@ -136,14 +136,29 @@ def test_a_folder_of_sounds_is_accepted(sounds):
     augmentation.check(Config())
 
 
-@pytest.mark.parametrize("content, said", [(b"no sound", "cannot be read for augmentation"), (None, "an empty file")])
-def test_a_damaged_noise_file_is_one_line(tmp_path, content, said):
-    if content is None:
-        soundfile.write(tmp_path / "a.wav", np.zeros(0), RATE)
-    else:
+@pytest.mark.parametrize(
+    "content, rate, said",
+    [
+        (b"no sound", RATE, "cannot be read for augmentation"),
+        (np.zeros(0), RATE, "an empty file"),
+        (np.full(1, 0.5), 44100, "an empty file"),  # once it is resampled
+        (np.full(999, np.nan), RATE, "a file with samples that are no numbers"),
+    ],
+)
+def test_a_damaged_noise_file_is_one_line(tmp_path, content, rate, said):
+    if isinstance(content, bytes):
         (tmp_path / "a.wav").write_bytes(content)
+    else:
+        soundfile.write(tmp_path / "a.wav", content, rate, subtype="FLOAT")
     chosen = Config(noise=Additive(folder=str(tmp_path), probability=1.0))
     with pytest.raises(UserError, match=f"a.wav: {said}"):
+        augmentation.augment_wave(chosen, noise(400), 1.0, RATE, rng())
+
+
+def test_a_room_without_sound_is_refused_instead_of_silencing_all_speech(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(400), RATE)
+    chosen = Config(reverberation=Reverberation(folder=str(tmp_path), probability=1.0))
+    with pytest.raises(UserError, match=r"a.wav: holds nothing but zeros"):
         augmentation.augment_wave(chosen, noise(400), 1.0, RATE, rng())
 
 

@@ -112,7 +112,7 @@ def test_a_header_that_promises_years_asks_for_no_memory(tmp_path):
 def test_silence_is_found_by_its_level_and_has_no_digest_to_be_confused_by(tmp_path):
     assert kinds(write(tmp_path / "a.wav", noise(level=0.0005))) == ["silent"]
     zeros = look(write(tmp_path / "b.wav", 0 * noise()))
-    assert (zeros.findings, zeros.digest) == ((("silent", "nothing but zeros"),), "")
+    assert (zeros.findings, zeros.digest) == ((("silent", "all samples are equal"),), "")
     assert kinds(write(tmp_path / "c.wav", noise(level=0.003))) == []  # -50 dBFS: quiet speech
 
 
@@ -168,3 +168,12 @@ def test_what_was_inspected_can_be_read(tmp_path):
     found = look(path)
     samples = audio.read(Utterance("u", str(path), "text", seconds=found.seconds), found.sample_rate)
     assert len(samples) == round(0.777 * RATE)
+
+
+def test_a_recorder_that_wrote_nothing_but_its_offset_is_silent(tmp_path):
+    assert kinds(write(tmp_path / "a.wav", noise(level=1e-5) + np.float32(0.3), subtype="FLOAT")) == ["silent"]
+
+
+def test_samples_without_a_header_are_unreadable(tmp_path):
+    (tmp_path / "a.raw").write_bytes(b"\1\2" * RATE)
+    assert kinds(tmp_path / "a.raw") == ["unreadable"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from dataclasses import asdict, replace
 
@@ -187,3 +188,10 @@ def test_the_fingerprint_knows_the_data_and_not_its_place(train, tmp_path):
     changes = [{"text": "another"}, {"seconds": 2.26}, {"start": 0.0}, {"utt_id": "u3"}]
     assert before not in [of(replace(WHOLE, **change), other) for change in changes]
     assert before not in [of(other, WHOLE), of(WHOLE), of(WHOLE, other, other)]
+
+
+def test_a_path_that_is_not_utf8_is_the_same_path_again(tmp_path):
+    utterance = Utterance("u", os.fsdecode(b"/corpora/gr\xfc\xdfe/0.tar"), "text", seconds=1.0, offset=512, size=9)
+    manifest.write(tmp_path / "train.jsonl", [utterance])
+    assert list(manifest.read(tmp_path / "train")) == [utterance]
+    (tmp_path / "train.jsonl").read_text(encoding="utf-8")

@@ -109,6 +109,7 @@ def test_an_id_that_is_no_file_name_is_not_written(corpus, tmp_path, utt_id):
     manifest.write(tmp_path / "m.jsonl", [replace(next(manifest.read(corpus)), utt_id=utt_id)])
     with pytest.raises(UserError, match="no name for a file"):
         shard.main([str(tmp_path / "m"), str(tmp_path / "s")])
+    assert not list(tmp_path.glob("s*"))
 
 
 # What is not as it was

@@ -132,11 +132,12 @@ def test_without_a_checkpoint_the_log_begins_anew(tmp_path):
     assert [update for update, *_ in losses(tmp_path)] == list(range(1, 13))
 
 
-def test_half_a_line_of_a_killed_run_is_dropped(tmp_path):
+@pytest.mark.parametrize("rest", ['{"update": 9, "loss": 1', "5\n[1]\n{}\n"])
+def test_what_is_no_line_of_the_log_is_dropped(tmp_path, rest):
     made = trainer(tmp_path, updates=8)
     fit(made)
     with open(tmp_path / "train.jsonl", "a") as lines:
-        lines.write('{"update": 9, "loss": 1')
+        lines.write(rest)
     trainer(tmp_path, updates=8).resume()
     assert [update for update, *_ in losses(tmp_path)] == list(range(1, 9))
 
@@ -264,6 +265,14 @@ def test_the_best_and_the_last_snapshots_are_kept(tmp_path, best, last, expected
     errors = (0.1, 0.9, 0.2, 0.3, 0.7, 0.8)  # of updates 4, 8, ..., 24
     fit(trainer(tmp_path, updates=24, keep_best=best, keep_last=last), *errors)
     assert snapshots(tmp_path) == (expected or [4, 8, 12, 16, 20, 24])
+
+
+def test_a_copy_among_the_snapshots_is_left_alone(tmp_path):
+    (tmp_path / "snapshots").mkdir()
+    copy = tmp_path / "snapshots" / "best so far.safetensors"
+    copy.write_bytes(b"")
+    fit(trainer(tmp_path, updates=8))
+    assert copy.is_file()
 
 
 def test_no_snapshot_is_removed_before_the_checkpoint_that_says_so(tmp_path):

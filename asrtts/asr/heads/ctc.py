@@ -134,7 +134,7 @@ class Head(nn.Module):
 
 def needed_frames(tokens: Tensor, token_lens: Tensor) -> Tensor:
     """Frames that CTC needs for (N, U) tokens: one each, and a blank between two equal neighbours."""
-    inside = torch.arange(1, tokens.shape[1], device=tokens.device) < token_lens[:, None]
+    inside = torch.arange(1, max(1, tokens.shape[1]), device=tokens.device) < token_lens[:, None]
     return token_lens + ((tokens[:, 1:] == tokens[:, :-1]) & inside).sum(-1)
 
 

@@ -79,6 +79,14 @@ def test_an_impossible_utterance_is_counted_and_leaves_no_gradient():
     assert enc.grad[1].abs().sum() == 0 and enc.grad[0].abs().sum() > 0
 
 
+def test_a_batch_without_a_token_has_the_loss_of_nothing_but_blanks():
+    enc, model = torch.randn(2, 4, 6), head()
+    found = model.loss(enc, torch.tensor([4, 3]), torch.zeros(2, 0, dtype=torch.int64), torch.tensor([0, 0]))
+    blanks = model.log_probs(enc)[:, :, 0]
+    assert found["loss"].item() == pytest.approx(-(blanks[0].sum() + blanks[1, :3].sum()).item() / 2, rel=1e-5)
+    found["loss"].backward()
+
+
 def test_needed_frames_counts_a_blank_between_equal_neighbours_inside_the_length():
     tokens = torch.tensor([[2, 2, 2], [2, 3, 3], [4, 0, 0]])
     assert needed_frames(tokens, torch.tensor([3, 2, 1])).tolist() == [5, 2, 1]
