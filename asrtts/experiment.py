@@ -171,7 +171,12 @@ class Run:
                     "run would be neither. Train into a new folder, or add --restart to throw this one away"
                 )
         old = self.facts()
-        if old and old.get("init") != facts.get("init"):
+        if not old:
+            raise UserError(
+                f"{self.folder / 'run.json'}: not there, and nothing else says which data and tokens this run began "
+                "with; put it back, train into a new folder, or add --restart to throw this one away"
+            )
+        if old.get("init") != facts.get("init"):
             began, now = (f"--init {of['init']}" if "init" in of else "random weights" for of in (old, facts))
             raise UserError(
                 f"{self.folder}: this run began with {began}, now it is {now}; give the command that it began with, "

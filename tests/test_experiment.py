@@ -235,6 +235,13 @@ def test_an_utterance_too_short_for_the_encoder_is_named(tones, begun, tmp_path)
         experiment.refuse_too_short(Index(path), begun.experiment.features, model, fastest=2.0)
 
 
+def test_a_run_that_lost_its_run_json_does_not_go_on(tones, begun):
+    facts = begun.facts()
+    (begun.folder / "run.json").unlink()
+    with pytest.raises(UserError, match=r"run\.json: not there, and nothing else says which data and tokens"):
+        begun.check_unchanged(load(tones / "conf/ctc.yaml"), facts)
+
+
 def test_a_run_goes_on_from_the_weights_that_it_began_with(tones, begun):
     """Before its first checkpoint a resumed run would otherwise begin anew, from random weights."""
     settings = load(tones / "conf/ctc.yaml")

@@ -15,7 +15,7 @@ from rapidfuzz.distance import Levenshtein
 from asrtts import experiment
 from asrtts.asr.foreign_weights import start_from
 from asrtts.asr.model import AsrModel
-from asrtts.config import ArgumentParser
+from asrtts.config import ArgumentParser, warn
 from asrtts.data import audio, augmentation, batching, features
 from asrtts.data.dataset import UtteranceDataset, batches, start_early
 from asrtts.experiment import Experiment, Run
@@ -84,6 +84,12 @@ def opened(settings: Experiment, run: Run) -> tuple[batching.Index, batching.Ind
     experiment.refuse_too_short(held_out, settings.features, model)
     augmentation.check(settings.augmentation)
     audio.read(held_out[0], settings.features.sample_rate)  # a corpus that moved: now, not at the first validation
+    rate, wanted = index[0].sample_rate, settings.features.sample_rate
+    if rate and rate < wanted:
+        warn(
+            f"{index.path}: recorded at {rate} Hz, features.sample_rate is {wanted}: bins above {rate // 2} Hz hear "
+            f"nothing; set features.sample_rate={rate} if all of it is so"
+        )
     return index, held_out, tokenizer, model
 
 

@@ -62,6 +62,11 @@ def utterances(
 
 def _read(folder: Path, allow_pipes: bool, cache: Path) -> list[Utterance]:
     """One data folder, in the order of its text file."""
+    if not (folder / "utt2spk").is_file():
+        raise UserError(
+            f"{folder / 'utt2spk'}: no such file; each of its lines names an utterance and its speaker. Where speakers "
+            "are not known, name each utterance's as itself: awk '{print $1, $1}' text > utt2spk"
+        )
     text, speakers = _table(folder / "text", may_be_empty=True), _table(folder / "utt2spk")
     recordings = _table(folder / "wav.scp")
     segments = _table(folder / "segments") if (folder / "segments").is_file() else None

@@ -36,6 +36,7 @@ KINDS = {
     "empty": Kind("drop", "get the file again (stage 0)", True),
     "truncated": Kind("drop", "get the file again (stage 0), or correct the end of the segment"),
     "not-finite": Kind("drop", "write the file again from its source", True),
+    "not-scaled": Kind("drop", "divide its samples by full scale, as integers have 32768, and write it again", True),
     "empty-text": Kind("drop", "write its transcript, or take the audio out", True),
     "doubled-id": Kind("drop", "give every utterance its own id; the first one is kept", True),
     "two-texts": Kind("drop-train", "find out which transcript is true and take the other out"),

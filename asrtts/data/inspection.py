@@ -15,7 +15,7 @@ import numpy as np
 from asrtts.data import audio
 from asrtts.data.utterance import Utterance
 
-VERSION = 3  # of what is looked for: another number, and everything is inspected again
+VERSION = 4  # of what is looked for: another number, and everything is inspected again
 SLACK = 0.01  # seconds by which a rounded duration may exceed the file; `audio.read` grants the same
 LONGEST = 3 * 3600  # seconds; a damaged header promises years, and the memory for them would be asked for
 STREAMED = 0x7FFF0000  # a wav written to a pipe claims this many bytes or more, since its writer did not know
@@ -29,6 +29,7 @@ class Limits:
     max_seconds: float = 40.0
     silent_dbfs: float = -60.0  # RMS; a quiet recording of speech lies near -40
     clipped_share: float = 0.001  # of the samples at full scale; 16 in a second are heard as a crackle
+    highest_peak: float = 16.0  # of a float file, 24 dB above full scale; no recorder writes so, a wrong scale does
     zero_share: float = 0.5  # of the samples exactly zero: a recorder that lost its input
 
 
@@ -156,6 +157,8 @@ def _of_samples(mono: np.ndarray, seconds: float, limits: Limits) -> list[tuple[
         return [*findings, ("silent", found)]
     if (zeros := float(np.mean(mono == 0))) > limits.zero_share:
         findings.append(("zeros", f"{zeros:.0%} of the samples are exactly zero"))
+    if (peak := float(np.max(np.abs(mono)))) > limits.highest_peak:
+        return [*findings, ("not-scaled", f"samples up to {peak:,.0f}, where 1 is full scale")]
     full_scale = np.abs(mono) >= 32767 / 32768  # both ends of 16 bit
     if (share := float(np.mean(full_scale))) > limits.clipped_share:
         findings.append(("clipped", f"{share:.2%} of the samples are at full scale"))

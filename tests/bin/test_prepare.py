@@ -104,6 +104,12 @@ def truncated(corpus: Corpus, split: str) -> None:
     path.write_bytes(path.read_bytes()[:-20000])
 
 
+def integers(corpus: Corpus, split: str) -> None:
+    """16-bit samples, written as floats as they are."""
+    path = corpus.add(split, "bad").audio
+    soundfile.write(path, 32768 * soundfile.read(path)[0], RATE, subtype="FLOAT")
+
+
 def loud(seconds: float = 1.0) -> np.ndarray:
     return np.random.default_rng(9).standard_normal(round(seconds * RATE))
 
@@ -119,6 +125,7 @@ FAULTS = {
     "empty": lambda c, split: c.add(split, "bad", seconds=0),
     "truncated": truncated,
     "not-finite": lambda c, split: c.add(split, "bad", samples=np.full(RATE, np.nan)),
+    "not-scaled": integers,
     "empty-text": lambda c, split: c.add(split, "bad", text=" . "),
     "silent": lambda c, split: c.add(split, "bad", samples=np.zeros(RATE)),
     "too-short": lambda c, split: c.add(split, "bad", seconds=0.05, text="A"),

@@ -326,3 +326,10 @@ def test_a_run_that_begins_with_another_counts_its_minutes(tones, trained, tmp_p
     third = run(tones, tmp_path / "third", "training.updates=1", "--init", f"asrtts:{folder}/model.safetensors")
     minutes = json.loads((third / "run.json").read_text())["init_minutes"]
     assert minutes == pytest.approx(before["train_minutes"] + facts["train_minutes"])
+
+
+def test_features_of_a_higher_rate_than_the_audio_are_said(tones, tmp_path, capsys):
+    run(tones, tmp_path / "exp", "training.updates=1", "features.sample_rate=16000")
+    assert "train.jsonl: recorded at 8000 Hz, features.sample_rate is 16000" in capsys.readouterr().err
+    run(tones, tmp_path / "as recorded", "training.updates=1")
+    assert "recorded at" not in capsys.readouterr().err
