@@ -14,7 +14,8 @@ import yaml
 
 from asrtts import config, experiment, registry
 from asrtts.asr.model import AsrModel
-from asrtts.bin import _series, crossvalidate, sweep
+from asrtts.bin import _first_encoder, _series, crossvalidate, sweep
+from asrtts.bin._series import Job
 from asrtts.cli import ORDER
 from asrtts.registry import UserError
 
@@ -171,27 +172,55 @@ def test_with_lm_decodes_what_run_sh_trained_and_compares_it_with_the_result_wit
 
 @pytest.mark.parametrize("recipe", [r for r in RECIPES if (r / "sweep.sh").is_file()], ids=name)
 @pytest.mark.parametrize("given", [(), ("--sweep", "encoder.layers=5,6", "--seed", "3")])
-def test_sweep_trains_heads_in_sizes_that_fit_and_compares_them(recipe, given, tmp_path):
+def test_sweep_trains_heads_in_sizes_that_fit_and_compares_them(recipe, given, tmp_path, monkeypatch):
     recipe = without_runs(recipe, tmp_path)
+    monkeypatch.chdir(recipe)
     *sweeps, comparison = lines(recipe / "sweep.sh", *given)
     assert [check(command, recipe) for command in (*sweeps, comparison)] == ["sweep"] * len(sweeps) + ["compare"]
-    assert len(sweeps) >= 3
-    args = registry.find("asrtts.bin", "compare").parser().parse_args(comparison[2:])
+    jobs = []
     for command in sweeps:
-        swept, fixed = sweep.divided(command[4 : command.index("--test")])
-        assert set(args.allow) == {*swept, "encoder_hash"} and args.out == Path("exp/sweep")
+        args = sweep.parser().parse_args(command[2:])
+        swept, fixed = sweep.divided(args.settings)
         for point in sweep.points(swept):
-            settings = experiment.load(recipe / command[2], [*fixed, *point])
-            with torch.device("meta"):
-                AsrModel(settings.encoder, settings.heads, settings.features.num_bins, vocab_size=30)
-            assert fnmatchcase(_series.named(command[3], point[:1]), str(args.exp[0]))
+            job = Job(args.conf, (*fixed, *point), _series.beside(args.exp, point[:1]), Path(args.test))
+            jobs.append(_first_encoder.begun(job, args.encoder, point))
+    heads = {Path(job.conf).stem for job in jobs}
+    assert heads == all_heads(recipe) if (recipe / "conf/pretraining.yaml").is_file() else len(heads) >= 3
+    check_road(jobs, recipe)
+    for job in _series.in_order(jobs):
+        (recipe / job.exp).mkdir(parents=True)
+    args = registry.find("asrtts.bin", "compare").parser().parse_args(lines(recipe / "sweep.sh", *given)[-1][2:])
+    assert sorted(map(Path, args.exp)) == sorted(job.exp for job in jobs)  # and no encoder, which is not decoded
+    assert set(args.allow) == {*swept, "encoder_hash"} and args.out == Path("exp/sweep")
 
 
 @pytest.mark.parametrize("recipe", [r for r in RECIPES if (r / "folds.sh").is_file()], ids=name)
-def test_folds_are_of_settings_that_build_and_never_of_test(recipe):
+def test_folds_are_of_settings_that_build_and_never_of_test(recipe, monkeypatch):
+    monkeypatch.chdir(recipe)
     (command,) = lines(recipe / "folds.sh")
     assert check(command, recipe) == "crossvalidate" and not any("test" in word for word in command)
     args = registry.find("asrtts.bin", "crossvalidate").parser().parse_args(command[2:])
     variants, common = crossvalidate.read(args.settings)
-    loaded = [experiment.load(recipe / v.conf, [*common, *v.overrides]) for v in variants]
+    loaded = [experiment.load(v.conf, [*common, *v.overrides]) for v in variants]
     crossvalidate.one_data(variants, loaded)
+    exps = [args.out / v.name for v in variants]
+    jobs = [crossvalidate.job(v, common, args.out, 1, exp, args.encoder) for v, exp in zip(variants, exps, strict=True)]
+    check_road(jobs, recipe)
+
+
+def all_heads(recipe: Path) -> set[str]:
+    return {conf.stem for conf in recipe.glob("conf/*.yaml") if conf.name not in SHARED}
+
+
+def check_road(jobs: list[Job], recipe: Path) -> None:
+    """Runs have models that can be built and the budget of run.sh, and begin with the encoder that it begins with."""
+    pretraining = recipe / "conf/pretraining.yaml"
+    assert {job.encoder and job.encoder.conf for job in jobs} == {
+        "conf/pretraining.yaml" if pretraining.is_file() else None
+    }
+    _first_encoder.check(jobs)
+    for job in _series.in_order(jobs):
+        settings = experiment.load(job.conf, job.overrides)
+        with torch.device("meta"):
+            AsrModel(settings.encoder, settings.heads, settings.features.num_bins, vocab_size=30)
+        assert settings.training == experiment.load(job.conf).training

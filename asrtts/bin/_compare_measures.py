@@ -102,9 +102,8 @@ def _size(member: Member) -> float | Missing:
 
 
 def _train_minutes(member: Member) -> float | Missing:
-    """With those of the run that it began with."""
-    own = member.facts.get("train_minutes")
-    return Missing("not recorded: training has not ended") if own is None else own + member.facts.get("init_minutes", 0)
+    minutes = _decoded.train_minutes(member.facts)
+    return Missing("not recorded: training has not ended") if minutes is None else minutes
 
 
 def _rtf(member: Member) -> float | Missing:

@@ -171,6 +171,12 @@ def facts(exp: Path) -> dict[str, Any]:
     return _optional(exp / "run.json")
 
 
+def train_minutes(facts: dict[str, Any]) -> float | None:
+    """With those of the run that it began with; None if its own training has not ended."""
+    own = facts.get("train_minutes")
+    return None if own is None else own + facts.get("init_minutes", 0)
+
+
 def search(summaries: Sequence[dict[str, Any]]) -> str:
     """How the runs of a system were searched: "joint_beam 10 + lm 0.4", a dash where it was not recorded.
 

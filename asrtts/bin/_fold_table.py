@@ -67,7 +67,8 @@ def notes(found: Found) -> list[str]:
         f"Each setting is {found['folds']} models of one seed, and each speaks of the fold that it was not trained on: "
         "what another seed would give is not in the intervals."
     )
+    begun = [f"Each model begins with an encoder that {found['encoder']} trained on the same folds."]
     changed = [f"{s['name']}: {','.join([s['conf'], *s['settings']])}." for s in found["systems"] if s["settings"]]
     of_all = [f"Set in all: {' '.join(found['common'])}."] if found["common"] else []
     tests = of_pairs(found) if len(found["systems"]) > 1 else []
-    return [*tests, about, *of_speakers(found["speakers"]), *changed, *of_all]
+    return [*tests, about, *(begun if found["encoder"] else []), *of_speakers(found["speakers"]), *changed, *of_all]

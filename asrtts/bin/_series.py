@@ -1,5 +1,7 @@
 """Several trainings one after another: each is trained, averaged and decoded, and what is finished is left as it is.
 
+A run may begin with the encoder of another, which is trained and averaged before it.
+
 Every step is a process of its own: the peak memory that it records is its own, threads are set anew, and what it tells
 goes to the screen as if it were typed.
 """
@@ -32,12 +34,23 @@ UNUSUAL = re.compile(r"[^\w.+-]+")  # in the name of a folder
 
 @dataclass(frozen=True)
 class Job:
-    """A run to be had, decoded."""
+    """A run to be had."""
 
     conf: str
     overrides: tuple[str, ...]
     exp: Path
-    manifest: Path  # that is decoded
+    manifest: Path | None  # that is decoded; None: its encoder alone is wanted
+    encoder: Job | None = None  # the run that it begins with
+
+    @property
+    def init(self) -> dict[str, str]:
+        """As run.json has it: the weights to begin with, if they are not random."""
+        return {"init": f"asrtts:{self.encoder.exp}/model.safetensors"} if self.encoder else {}
+
+
+def in_order(jobs: Sequence[Job]) -> list[Job]:
+    """With the encoders: each stands once, before the first run that begins with it."""
+    return list(dict.fromkeys(each for job in jobs for each in (job.encoder, job) if each))
 
 
 # What a person writes ---------------------------------------------------------------------------------------------
@@ -66,25 +79,26 @@ def named(base: str, settings: Sequence[str]) -> str:
     return base
 
 
+def beside(exp: Path, settings: Sequence[str]) -> Path:
+    """The folder of `exp` with these settings: exp/ctc, "encoder.dim=96" -> exp/ctc-dim96"""
+    if not exp.name:
+        raise UserError(f"'{exp}' has no name that the runs could have; wanted one such as exp/ctc")
+    return exp.with_name(named(exp.name, settings))
+
+
 # Before the first training ----------------------------------------------------------------------------------------
 
 
-def check(jobs: Sequence[Job]) -> list[Experiment]:
-    """The settings of every run.
-
-    Raises:
-        UserError: one cannot be trained, or its folder holds a run of other settings or data.
-    """
-    found = []
-    for job in jobs:
+def check(jobs: Sequence[Job]) -> None:
+    """Raises UserError if one cannot be trained, or if its folder holds a run of other settings, data or weights."""
+    for job in in_order(jobs):
         settings, run = experiment.load(job.conf, job.overrides), Run(job.exp)
         with torch.device("meta"):  # shapes, no memory
             _, _, tokenizer, _ = train.opened(settings, run)
         if run.is_begun:
-            run.check_unchanged(settings, experiment.hashes_of(settings, tokenizer))
-            _refuse_other_search(run, settings)
-        found.append(settings)
-    return found
+            run.check_unchanged(settings, experiment.hashes_of(settings, tokenizer) | job.init)
+            if job.manifest:
+                _refuse_other_search(run, settings)
 
 
 def _refuse_other_search(run: Run, settings: Experiment) -> None:
@@ -103,10 +117,11 @@ def _refuse_other_search(run: Run, settings: Experiment) -> None:
 
 def run(jobs: Sequence[Job], device: str) -> None:
     """Train, average and decode what is not finished. A step that fails ends this process with its status."""
-    for number, job in enumerate(jobs, 1):
+    trainings = in_order(jobs)
+    for number, job in enumerate(trainings, 1):
         left = remaining(job, device)
         doing = ", ".join(argv[0] for argv in left) or "finished before"
-        train.say(f"{number} of {len(jobs)}: {job.exp}: {doing}")
+        train.say(f"{number} of {len(trainings)}: {job.exp}: {doing}")
         for argv in left:
             _verb(argv)
 
@@ -114,23 +129,23 @@ def run(jobs: Sequence[Job], device: str) -> None:
 def remaining(job: Job, device: str) -> list[list[str]]:
     """The commands that are still to be given for a run: the first that is not finished, and all behind it."""
     exp, facts = str(job.exp), Run(job.exp).facts()
-    commands = [
-        ["train", job.conf, exp, *job.overrides, "--device", device],
-        ["average", exp],
-        ["decode", exp, str(job.manifest), "--threads", "1", "--device", device],
-    ]
+    begun = [word for source in job.init.values() for word in ("--init", source)]
+    commands = [["train", job.conf, exp, *job.overrides, *begun, "--device", device], ["average", exp]]
     averaged = "averaged" in facts and (job.exp / "model.safetensors").is_file()
-    finished = [facts.get("updates") is not None, averaged, _is_decoded(job), False]
-    return commands[finished.index(False) :]
+    finished = [facts.get("updates") is not None, averaged]
+    if job.manifest:
+        commands.append(["decode", exp, str(job.manifest), "--threads", "1", "--device", device])
+        finished.append(_is_decoded(job.exp, job.manifest))
+    return commands[[*finished, False].index(False) :]
 
 
-def _is_decoded(job: Job) -> bool:
+def _is_decoded(exp: Path, manifest: Path) -> bool:
     """Whether every utterance of the manifest was, and no other: it may have been made anew."""
-    name, utterances = _decoded.references(str(job.manifest))
-    if not _decoded.decoded(job.exp, name).is_file():
+    name, utterances = _decoded.references(str(manifest))
+    if not _decoded.decoded(exp, name).is_file():
         return False
     try:
-        return _decoded.lines(job.exp, name, utterances).keys() == utterances.keys()
+        return _decoded.lines(exp, name, utterances).keys() == utterances.keys()
     except UserError:  # damaged, or of another manifest
         return False
 

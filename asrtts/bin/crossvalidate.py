@@ -7,7 +7,11 @@ changes behind commas where there are any:
     asrtts crossvalidate conf/ctc.yaml conf/ctc.yaml,encoder.dropout=0.2 training.updates=2000 --out exp/folds
 
 `key=value` alone is of all. What is finished is not done again, also when settings are added. Test data is not read.
-docs/choosing_settings.md says more.
+With
+
+    --encoder conf/pretraining.yaml exp/folds/encoder
+
+a model begins with an encoder trained on the same folds, exp/folds/encoder-fold1. docs/choosing_settings.md says more.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from asrtts import __version__, experiment, storage
-from asrtts.bin import _compare_measures, _decoded, _fold_table, _series
+from asrtts.bin import _compare_measures, _decoded, _first_encoder, _fold_table, _series
 from asrtts.bin._series import Job
 from asrtts.config import ArgumentParser, warn
 from asrtts.data import folds, manifest
@@ -55,6 +59,7 @@ def parser() -> ArgumentParser:
     add("--folds", type=int, default=3, help="in how many parts the data is divided (default: 3)")
     add("--seed", type=int, default=1, help="of the division (default: 1); that of the trainings is a setting, seed=2")
     add("--by", default="speaker", choices=BY, help="what is not torn apart (default: speaker)")
+    _first_encoder.add_option(args)
     add("--out", type=Path, default=Path("exp/folds"), metavar="DIR", help="all is written there; default: exp/folds")
     add("--device", default="auto", choices=("auto", "cpu", "cuda"))
     return args
@@ -71,13 +76,15 @@ def main(argv: list[str]) -> None:
     division = folds.divide(utterances, args.folds, args.seed, args.by == "speaker")
     about = {"data_hash": manifest.fingerprint(data.train), "dev_hash": manifest.fingerprint(data.dev)}
     about |= {"folds": args.folds, "seed": args.seed, "by": args.by}
-    write(args.out, division, about)
     runs = {(v, number): args.out / f"{v.name}-fold{number}" for number in range(1, args.folds + 1) for v in variants}
-    jobs = [job(v, common, args.out, number, exp) for (v, number), exp in runs.items()]
+    jobs = [job(v, common, args.out, number, exp, args.encoder) for (v, number), exp in runs.items()]
+    _first_encoder.check(jobs)
+    write(args.out, division, about)
     _series.check(jobs)
     _series.run(jobs, args.device)
 
-    found = {"asrtts": __version__, **about, "common": common, **scored(variants, division, runs)}
+    found = {"asrtts": __version__, **about, "common": common, "encoder": args.encoder and args.encoder[0]}
+    found |= scored(variants, division, runs)
     found["notes"] = _fold_table.notes(found)
     storage.write(args.out / "crossvalidation.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     storage.write(args.out / "crossvalidation.md", _fold_table.markdown(found))
@@ -174,9 +181,13 @@ def place(out: Path, number: int, name: str) -> Path:
     return out / f"fold{number}" / f"{name}.jsonl"
 
 
-def job(variant: Variant, common: Sequence[str], out: Path, number: int, exp: Path) -> Job:
+def job(
+    variant: Variant, common: Sequence[str], out: Path, number: int, exp: Path, encoder: Sequence[str] | None
+) -> Job:
+    """The run of a fold; its encoder hears the same fold, since it is told the same data."""
     data = [f"data.{name}={place(out, number, name)}" for name in ("train", "dev")]
-    return Job(variant.conf, (*common, *variant.overrides, *data), exp, place(out, number, HELD_OUT))
+    run = Job(variant.conf, (*common, *variant.overrides, *data), exp, place(out, number, HELD_OUT))
+    return _first_encoder.begun(run, encoder, variant.overrides, f"-fold{number}")
 
 
 # The result -------------------------------------------------------------------------------------------------------
@@ -207,7 +218,7 @@ def scored(
                 {
                     **{"fold": number, "exp": str(runs[v, number])},
                     **{"wer": _percent(words[i], fold_of, number), "cer": _percent(characters[i], fold_of, number)},
-                    "train_minutes": _decoded.facts(runs[v, number]).get("train_minutes"),
+                    "train_minutes": _decoded.train_minutes(_decoded.facts(runs[v, number])),
                 }
                 for number in range(1, len(division) + 1)
             ],

@@ -5,8 +5,12 @@ that are swept go together, the first values of all, then the second:
 
     asrtts sweep conf/ctc.yaml exp/ctc encoder.dim=72,144 encoder.feedforward=288,576 --test data/test
 
-trains exp/ctc-dim72 and exp/ctc-dim144; the first one names them. What is finished is not done again.
-docs/choosing_settings.md says more.
+trains exp/ctc-dim72 and exp/ctc-dim144; the first one names them. What is finished is not done again. With
+
+    --encoder conf/pretraining.yaml exp/encoder
+
+the first begins with exp/encoder-dim72-feedforward288, which is trained before it and has all that is swept of an
+encoder in its name; the sweep of another head names the same. docs/choosing_settings.md says more.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asrtts import experiment
-from asrtts.bin import _compare_fair, _decoded, _series
+from asrtts.bin import _compare_fair, _decoded, _first_encoder, _series
 from asrtts.bin._series import Job
 from asrtts.config import ArgumentParser
 from asrtts.experiment import HARMLESS_KEYS
@@ -32,6 +36,7 @@ def parser() -> ArgumentParser:
     args.add_argument("conf", help="settings, e.g. conf/ctc.yaml")
     args.add_argument("exp", type=Path, help="the runs are EXP-<last part of the key><value>, e.g. exp/ctc-dim72")
     args.add_argument("settings", nargs="*", default=[], metavar="KEY=V1,V2|key=value", help="swept, or of every run")
+    _first_encoder.add_option(args)
     args.add_argument("--test", required=True, metavar="TEST", help="the manifest to decode, e.g. data/test")
     args.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     return args
@@ -44,14 +49,15 @@ def main(argv: list[str]) -> None:
     parallel.pick_device(args.device)
     jobs = []
     for point in points(swept):
-        exp = args.exp.with_name(_series.named(args.exp.name, point[:1]))
-        jobs.append(Job(args.conf, (*fixed, *point), exp, manifest))
+        job = Job(args.conf, (*fixed, *point), _series.beside(args.exp, point[:1]), manifest)
+        jobs.append(_first_encoder.begun(job, args.encoder, point))
     refuse_alike(jobs, swept)
     refuse_new_heads(args.conf, fixed, swept)
+    _first_encoder.check(jobs)
     _series.check(jobs)
     _series.run(jobs, args.device)
-    exps = [str(job.exp) for job in jobs]
-    print("compare them: " + shlex.join(["asrtts", "compare", *exps, "--test", args.test, *allowed(swept)]))
+    exps, allow = [str(job.exp) for job in jobs], allowed(swept, bool(args.encoder))
+    print("compare them: " + shlex.join(["asrtts", "compare", *exps, "--test", args.test, *allow]))
 
 
 def divided(settings: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
@@ -105,8 +111,10 @@ def refuse_new_heads(conf: str, fixed: Sequence[str], swept: dict[str, list[str]
             raise UserError(f"{key}: {conf} has no head {head}; its heads: {', '.join(heads)}")
 
 
-def allowed(swept: dict[str, list[str]]) -> list[str]:
+def allowed(swept: dict[str, list[str]], first_encoder: bool) -> list[str]:
     """The options of `asrtts compare` without which it would refuse these runs."""
     unequal = [key for key in swept if not key.startswith(_compare_fair.FREE) and key not in HARMLESS_KEYS]
     unequal += [name for start, name in FOLLOWS.items() if any(key.startswith(start) for key in swept)]
+    if first_encoder and any(key != "seed" for key in _first_encoder.shared(swept)):
+        unequal.append("encoder_hash")
     return [word for name in dict.fromkeys(unequal) for word in ("--allow", name)]

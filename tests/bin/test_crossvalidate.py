@@ -15,6 +15,7 @@ import pytest
 from asrtts import registry
 from asrtts.bin import _series, crossvalidate
 from asrtts.data import manifest
+from asrtts.experiment import Run
 from asrtts.metrics import error_rate
 from asrtts.registry import UserError
 
@@ -111,6 +112,39 @@ def test_a_setting_that_is_added_trains_itself_alone(tones, recipe, at_once, cap
     at_once.clear()
     crossvalidate.main(words(tones, "CTC", "CTC,encoder.dropout=0.3", "--folds", "2"))
     assert at_once == []
+
+
+def test_a_model_begins_with_an_encoder_that_has_not_heard_its_fold(tones, recipe, at_once, capsys):
+    Path("first.yaml").write_text(f"base: {tones}/conf/ctc.yaml\ntraining: {{updates: 8}}\n")
+    variants = ["CTC", "CTC,heads.ctc.dropout=0.2", "CTC,encoder.dropout=0.3,heads.ctc.dropout=0.3"]
+    argv = words(tones, *variants, "--encoder", "first.yaml", "exp/folds/encoder", "--folds", "2")
+    crossvalidate.main(argv)
+    encoders = ("encoder", "encoder", "encoder-dropout0.3")
+    for system, encoder in zip(found()["systems"], encoders, strict=True):
+        for fold in system["folds"]:
+            data, own = Path(f"exp/folds/fold{fold['fold']}"), Run(f"exp/folds/{encoder}-fold{fold['fold']}")
+            facts, before = Run(fold["exp"]).facts(), own.facts()
+            assert facts["init"] == f"asrtts:{own.folder}/model.safetensors" and before["updates"] == 8
+            assert fold["train_minutes"] == pytest.approx(facts["train_minutes"] + before["train_minutes"])
+            assert before["data_hash"] == manifest.fingerprint(data / "train")
+            assert before["dev_hash"] == manifest.fingerprint(data / "dev")
+            heard = {u.utt_id for part in ("train", "dev") for u in manifest.read(data / part)}
+            assert heard and not heard & {u.utt_id for u in manifest.read(data / "held_out")}
+    assert len(list(Path("exp/folds").glob("encoder-*"))) == 4 and len(at_once) == 4 * 2 + 6 * 3
+    note = "Each model begins with an encoder that first.yaml trained on the same folds."
+    assert found()["encoder"] == "first.yaml" and note in capsys.readouterr().out
+    at_once.clear()
+    crossvalidate.main(argv)
+    assert at_once == []
+
+
+def test_an_encoder_of_other_settings_is_a_mistake_before_anything_is_written(tones, recipe, at_once):
+    Path("first.yaml").write_text(f"base: {tones}/conf/ctc.yaml\nencoder: {{dropout: 0.3}}\n")
+    option = ["--encoder", "first.yaml", "exp/folds/encoder"]
+    assert "encoder.dropout is 0.1 here and 0.3 there" in refused(tones, "CTC,encoder.dropout=0.3", "CTC", *option)
+    Path("other.yaml").write_text(f"base: {tones}/conf/ctc.yaml\nheads: {{ctc: {{dropout: 0.2}}}}\n")
+    twice = ["other.yaml,encoder.dropout=0.3", "encoder.layers=1", "CTC,encoder.dropout=0.30", *option]
+    assert "encoder-dropout0.30-fold1 would be the same encoder" in refused(tones, *twice) and at_once == []
 
 
 def test_no_manifest_but_train_dev_and_the_folds_is_opened(tones, recipe, at_once, monkeypatch):

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from asrtts import registry
+from asrtts import experiment, registry
 from asrtts.bin import _series, compare, sweep, train
+from asrtts.experiment import Run
 from asrtts.registry import UserError
 
 TOP = Path(__file__).resolve().parents[2]
@@ -129,6 +130,107 @@ def test_runs_of_other_settings_are_refused_before_the_first_training(tones, tmp
     assert "this run began with training.updates=4, now it is 8" in said
     said = refused(tones, tmp_path, "encoder.dim=8,16", "training.updates=4", "decoding.beam=3")
     assert "this run began with decoding.beam=10, now it is 3" in said and at_once == []
+
+
+# --encoder --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def first(tones, tmp_path) -> list[str]:
+    """The option for an encoder of eight updates in tmp_path/encoder."""
+    (tmp_path / "first.yaml").write_text(f"base: {tones}/conf/ctc.yaml\ntraining: {{updates: 8}}\n")
+    return ["--encoder", str(tmp_path / "first.yaml"), str(tmp_path / "encoder")]
+
+
+def test_every_size_begins_with_an_encoder_that_is_trained_once_for_all_heads(tones, tmp_path, at_once, first, capsys):
+    tiny = ["encoder.dim=8,16", "training.updates=4", "seed=2"]
+    for head in ("ctc", "attention"):
+        sweep.main(words(tones, tmp_path / head, *tiny, *first, head=head))
+    run = ["train", "average", "decode"]
+    assert at_once == ["train", "average", *run] * 2 + run * 2
+    out, err = capsys.readouterr()
+    assert f"1 of 4: {tmp_path}/encoder-dim8: finished before\n2 of 4: {tmp_path}/attention-dim8: train," in err
+    for dim in (8, 16):
+        encoder = Run(tmp_path / f"encoder-dim{dim}")
+        settings = encoder.experiment
+        assert (settings.encoder.dim, settings.seed, settings.training.updates) == (dim, 2, 8)
+        for head in ("ctc", "attention"):
+            facts = Run(tmp_path / f"{head}-dim{dim}").facts()
+            assert facts["init"] == f"asrtts:{encoder.folder}/model.safetensors" and facts["updates"] == 4
+            assert facts["encoder_hash"] == experiment.weights_hash(encoder.load_model().encoder)
+            assert facts["init_minutes"] == encoder.facts()["train_minutes"]
+
+    told = shlex.split(out.splitlines()[-1])
+    runs = [str(tmp_path / f"{head}-dim{dim}") for head in ("ctc", "attention") for dim in (8, 16)]
+    allow = [*told[told.index("--allow") :], "--allow", "search.beam"]  # a CTC head alone is searched greedily
+    compare.main([*runs, "--test", str(tones / "data/test"), *allow, "--out", str(tmp_path / "out")])
+
+
+def test_settings_of_the_run_alone_share_an_encoder_and_a_stopped_sweep_goes_on(
+    tones, tmp_path, at_once, first, monkeypatch
+):
+    argv = words(tones, tmp_path / "ctc", "heads.ctc.dropout=0,0.1", "decoding.beam=3", "training.updates=4", *first)
+    verb, run = _series._verb, ["train", "average", "decode"]
+    monkeypatch.setattr(_series, "_verb", lambda words: sys.exit(1) if words[0] == "average" else verb(words))
+    with pytest.raises(SystemExit):
+        sweep.main(argv)
+    assert at_once == ["train"]
+    monkeypatch.setattr(_series, "_verb", verb)
+    sweep.main(argv)
+    assert at_once == ["train", "average", *run, *run]
+    assert Run(tmp_path / "encoder").experiment.decoding.beam == 10
+    (tmp_path / "encoder/model.safetensors").unlink()
+    with open(tmp_path / "first.yaml", "a") as file:
+        file.write("decoding: {beam: 4}\n")  # no matter: the encoder is not decoded
+    sweep.main(argv)
+    assert at_once[8:] == ["average"]
+
+
+@pytest.mark.parametrize(
+    "file, settings, said",
+    [
+        ("encoder: {dropout: 0.3}", [], "encoder.dropout is 0.1 here and 0.3 there"),
+        ("features: {num_bins: 40}", [], "features.num_bins is 20 here and 40 there"),
+        ("encoder: {dropuot: 0.3}", [], "first.yaml: unknown key 'encoder.dropuot'; did you mean 'dropout'?"),
+        ("decoding: {method: joint_beam}", [], "needs a attention head"),
+        ("", ["training.updates=4,8", "data.train=x/y,x_y"], "would be two encoders, of data.train x/y and x_y"),
+        ("", ["encoder.dropout=0.2,0.20"], "encoder-dropout0.20 would be the same encoder, trained twice"),
+    ],
+)
+def test_a_run_that_cannot_begin_with_the_encoder_is_refused(tones, tmp_path, at_once, first, file, settings, said):
+    (tmp_path / "first.yaml").write_text(f"base: {tones}/conf/ctc.yaml\n{file}\n")
+    assert said in refused(tones, tmp_path, *(settings or ["encoder.dim=8,16"]), *first)
+    assert at_once == []
+
+
+def test_a_setting_that_is_given_is_set_in_both_files(tones, tmp_path, at_once, first, monkeypatch):
+    (tmp_path / "first.yaml").write_text(f"base: {tones}/conf/ctc.yaml\nencoder: {{dropout: 0.3}}\n")
+    monkeypatch.setattr(_series, "run", lambda jobs, device: at_once.extend(job.encoder.exp.name for job in jobs))
+    sweep.main(words(tones, tmp_path / "ctc", "training.updates=4,8", "encoder.dropout=0.2", *first))
+    assert at_once == ["encoder", "encoder"]
+
+
+@pytest.mark.parametrize("folder, said", [("ctc", "ctc-dim8 would be a run and an encoder"), (".", "has no name")])
+def test_an_encoder_wants_a_folder_of_its_own(tones, tmp_path, at_once, first, folder, said):
+    place = str(tmp_path / folder) if folder != "." else folder
+    assert said in refused(tones, tmp_path, "encoder.dim=8,16", *first[:2], place)
+
+
+def test_a_folder_of_another_encoder_or_of_runs_that_began_otherwise_is_refused(tones, tmp_path, at_once, first):
+    sizes, conf = ["encoder.dim=8,16", "training.updates=4"], str(tones / "conf/ctc.yaml")
+    train.main([conf, str(tmp_path / "encoder-dim16"), "training.updates=8", "batching.seconds=2"])
+    said = refused(tones, tmp_path, *sizes, *first)
+    assert "encoder-dim16: this run began with batching.seconds=2.0, now it is 2.5" in said
+    train.main([conf, str(tmp_path / "ctc-dim8"), "encoder.dim=8", "training.updates=4"])
+    said = refused(tones, tmp_path, *sizes, *first[:2], str(tmp_path / "other"))
+    assert f"random weights, now it is --init asrtts:{tmp_path}/other-dim8/model.safetensors" in said and at_once == []
+
+
+def test_what_makes_encoders_unequal_is_allowed_in_the_comparison():
+    for key, unequal in (("batching.seconds", True), ("seed", False), ("heads.ctc.dropout", False)):
+        swept = {key: ["1", "2"]}
+        assert ("encoder_hash" in sweep.allowed(swept, True)) is unequal
+        assert "encoder_hash" not in sweep.allowed(swept, False)
 
 
 # _series ----------------------------------------------------------------------------------------------------------
