@@ -51,7 +51,8 @@ def check(jobs: Sequence[Job]) -> None:
     encoders = [job.encoder for job in jobs if job.encoder]
     for one, other in combinations(dict.fromkeys(encoders), 2):
         _refuse_confused(one, other, settings)
-    for both in {job.exp for job in jobs} & {encoder.exp for encoder in encoders}:
+    begun = {encoder.exp for encoder in encoders}
+    if both := next((job.exp for job in jobs if job.exp in begun), None):
         raise UserError(f"{both} would be a run and an encoder to begin with; name another folder behind --encoder")
 
 
