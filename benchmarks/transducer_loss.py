@@ -99,7 +99,7 @@ def rows(repeat: int = 3) -> Iterator[Row]:
 
 def rows_of(shape: Shape, trained: bool, repeat: int) -> Iterator[Row]:
     # A trained model's gradients are full of numbers too small to be normal, which a CPU multiplies many times slower:
-    # peers took 20 times as long. Ours writes none; with this, theirs are 0 too, which is a switch that users have.
+    # one peer took 8 times as long. Ours writes none; with this, theirs are 0 too, which is a switch that users have.
     torch.set_flush_denormal(True)
     rivals = [name for name in PEERS if name not in SLOW | {"textbook"}]  # the best one first
     present = [name for name in rivals if usable(name)]
