@@ -60,7 +60,7 @@ def parser() -> ArgumentParser:
     add("--seed", type=int, default=1, help="of the division (default: 1); that of the trainings is a setting, seed=2")
     add("--by", default="speaker", choices=BY, help="what is not torn apart (default: speaker)")
     _first_encoder.add_option(args)
-    add("--out", type=Path, default=Path("exp/folds"), metavar="DIR", help="all is written there; default: exp/folds")
+    add("--out", type=Path, default=Path("exp/folds"), metavar="DIR", help="of folds, runs and result (exp/folds)")
     add("--device", default="auto", choices=("auto", "cpu", "cuda"))
     return args
 
