@@ -29,8 +29,8 @@ def notes(comparison: dict[str, Any]) -> list[str]:
     if few:
         fewest = min(pair["mapsswe"][0]["segments"] for pair in few)
         found.append(
-            f"{len(few)} of the {len(pairs)} pairs have fewer than {FEW_SEGMENTS} segments with errors (the fewest "
-            f"{fewest}); their p is coarse."
+            f"{'The pair has' if len(pairs) == 1 else f'{len(few)} of the {len(pairs)} pairs have'} fewer than "
+            f"{FEW_SEGMENTS} segments with errors (the fewest {fewest}); their p is coarse."
         )
     silent: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for key, names in comparison["fair"]["unknown"].items():
