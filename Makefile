@@ -1,4 +1,4 @@
-# make demo   train three recognizers on an invented corpus, on this machine (about twelve minutes of processor time)
+# make demo   train three recognizers on an invented corpus, on this machine (about eight minutes after the installation)
 # make test   run the tests
 # make bench  measure speed and memory against the peers that are installed: benchmarks/RESULTS.md
 # make lint   ruff and, where it is installed, shellcheck
