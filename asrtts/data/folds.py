@@ -63,12 +63,18 @@ def divide(utterances: Sequence[Utterance], count: int, seed: int, by_speaker: b
 def _balanced(seconds: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """The fold of every group: roughly the longest first, each into the emptiest fold.
 
-    Roughly, so that another seed gives another division and not only another order of the same.
+    Roughly, so that another seed gives another division and not only another order of the same. Of two folds each is
+    all that the other's model has: it wants a group to train on and one to validate on, however long the first is.
     """
-    fold_of, filled = np.zeros(len(seconds), dtype=np.int64), np.zeros(count)
-    for group in np.argsort(-seconds * rng.uniform(0.5, 1.0, len(seconds)), kind="stable"):
-        fold_of[group] = filled.argmin()
-        filled[fold_of[group]] += seconds[group]
+    fold_of, filled, sizes = np.zeros(len(seconds), dtype=np.int64), np.zeros(count), np.zeros(count, dtype=np.int64)
+    least = 2 if count == 2 else 1
+    for done, group in enumerate(reversed(np.argsort(seconds * rng.uniform(0.5, 1.0, len(seconds)), kind="stable"))):
+        lacking = np.maximum(least - sizes, 0)
+        last_chance = len(seconds) - done <= lacking.sum()
+        fold = np.where((lacking > 0) | ~last_chance, filled, np.inf).argmin()
+        fold_of[group] = fold
+        filled[fold] += seconds[group]
+        sizes[fold] += 1
     return fold_of
 
 
