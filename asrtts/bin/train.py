@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -57,20 +57,21 @@ def main(argv: list[str]) -> None:
         prepare_folder(run, settings, facts, tokenizer, index, args.restart)
     parallel.wait()
 
-    trainer = Trainer(model, settings.training, run.folder, settings.seed, device)
-    resumed = trainer.resume()
-    finished = trainer.done or trainer.update >= settings.training.updates
-    if rank == 0:
-        say(f"{run.folder}: {facts['parameters'] / 1e6:.2f} M parameters, {len(index)} utterances, {device.type}")
-        if resumed:
-            say(f"{'finished' if finished else 'going on'} at update {trainer.update}")
-    if not finished:
-        measure = validation(settings, held_out, run, tokenizer, model, device)
-        stream = training_batches(settings, index, run, tokenizer, model.views, trainer, rank, world)
-        with closing(stream):
-            trainer.fit(stream, measure)
-    if rank == 0 and run.facts().get("updates") != trainer.update:
-        run.record(train_minutes=round(trainer.seconds / 60, 2), updates=trainer.update, **memory.peak(device))
+    with run.held() if rank == 0 else nullcontext():
+        trainer = Trainer(model, settings.training, run.folder, settings.seed, device)
+        resumed = trainer.resume()
+        finished = trainer.done or trainer.update >= settings.training.updates
+        if rank == 0:
+            say(f"{run.folder}: {facts['parameters'] / 1e6:.2f} M parameters, {len(index)} utterances, {device.type}")
+            if resumed:
+                say(f"{'finished' if finished else 'going on'} at update {trainer.update}")
+        if not finished:
+            measure = validation(settings, held_out, run, tokenizer, model, device)
+            stream = training_batches(settings, index, run, tokenizer, model.views, trainer, rank, world)
+            with closing(stream):
+                trainer.fit(stream, measure)
+        if rank == 0 and run.facts().get("updates") != trainer.update:
+            run.record(train_minutes=round(trainer.seconds / 60, 2), updates=trainer.update, **memory.peak(device))
     parallel.stop()
 
 

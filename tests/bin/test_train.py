@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -159,6 +160,18 @@ def test_nothing_slow_is_imported_before_the_first_update(tones, tmp_path):
     modules = set(err.splitlines()[-1].split())
     assert "asrtts.training.trainer" in modules
     assert not modules & {"torch._dynamo", "torch._inductor", "tensorboard", "onnx", "sympy", "matplotlib"}
+
+
+def test_a_run_that_another_process_trains_is_left_alone(tones, tmp_path):
+    folder = run(tones, tmp_path / "exp", "training.updates=2")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with open(folder / "config.yaml", "rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for more in ((), ("--restart",)):
+            with pytest.raises(UserError, match="another process is training this run"):
+                run(tones, folder, "training.updates=2", *more)
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    run(tones, folder, "training.updates=2")
 
 
 def test_a_finished_run_says_so_and_touches_nothing(tones, tmp_path, capsys):
