@@ -19,9 +19,7 @@ Section = tuple[str, list[Row]]
 
 def show(comparison: Comparison, console: Console | None = None) -> None:
     """Print it: as wide as fits in a terminal, plain and never cut in a file or a pipe."""
-    console = console or Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(file=console.file, width=1000, color_system=None, highlight=False)
+    console = uncut(console)
     console.print(title(comparison))
     names = [system["name"] for system in comparison["systems"]]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
@@ -35,9 +33,30 @@ def show(comparison: Comparison, console: Console | None = None) -> None:
             table.add_row(f"  {label}", *(Text(cell, style=style) for cell in cells))
         table.add_section()
     console.print(table)
+    show_below(comparison, console)
+
+
+def uncut(console: Console | None = None) -> Console:
+    """A terminal as it is; a file or a pipe without colours, and so wide that no line is cut."""
+    console = console or Console(highlight=False)
+    if console.is_terminal:
+        return console
+    return Console(file=console.file, width=1000, color_system=None, highlight=False)
+
+
+def show_below(comparison: Comparison, console: Console) -> None:
+    """The sentences of the pairs, and the notes."""
     for lines in (verdicts(comparison), comparison["notes"]):
         console.print("", *map(Text, lines), sep="\n")
     console.print()
+
+
+def markdown_below(comparison: Comparison) -> list[str]:
+    """The same as lines of a page."""
+    below: list[str] = []
+    for texts in (verdicts(comparison), comparison["notes"]):
+        below += ["", *(f"- {text}" for text in texts)]
+    return below
 
 
 def markdown(comparison: Comparison) -> str:
@@ -47,8 +66,7 @@ def markdown(comparison: Comparison) -> str:
     for heading, rows in sections(comparison):
         lines.append(line([f"**{heading}**", *[""] * len(names)]))
         lines += [line([label, *cells]) for label, cells in rows]
-    for below in (verdicts(comparison), comparison["notes"]):
-        lines += ["", *(f"- {line}" for line in below)]
+    lines += markdown_below(comparison)
     return "\n".join(lines) + "\n"
 
 

@@ -10,16 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from asrtts.bin._compare_notes import of_pairs, of_speakers
-from asrtts.bin._compare_table import interval, line, percent, title, verdicts
+from asrtts.bin._compare_table import interval, line, markdown_below, percent, show_below, title, uncut
 
 Found = dict[str, Any]
 
 
 def show(found: Found, console: Console | None = None) -> None:
     """Print it: as wide as fits in a terminal, plain and never cut in a file or a pipe."""
-    console = console or Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(file=console.file, width=1000, color_system=None, highlight=False)
+    console = uncut(console)
     console.print(heading(found))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     headings, rows = cells(found)
@@ -28,18 +26,14 @@ def show(found: Found, console: Console | None = None) -> None:
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)
-    for lines in (verdicts(found), found["notes"]):
-        console.print("", *map(Text, lines), sep="\n")
-    console.print()
+    show_below(found, console)
 
 
 def markdown(found: Found) -> str:
     """The same as a page."""
     headings, rows = cells(found)
     lines = [f"# {heading(found)}", "", line(headings), line(["---", *["---:"] * (len(headings) - 1)])]
-    lines += map(line, rows)
-    for below in (verdicts(found), found["notes"]):
-        lines += ["", *(f"- {text}" for text in below)]
+    lines += [*map(line, rows), *markdown_below(found)]
     return "\n".join(lines) + "\n"
 
 
