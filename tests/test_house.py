@@ -19,14 +19,14 @@ PACKAGE = TOP / "asrtts"
 FLOORS = {
     5: ["cli", "__main__"],
     4: ["bin"],
-    3: ["corpora", "alignment", "experiment"],
+    3: ["corpora", "alignment", "comparison", "experiment"],
     2: ["asr", "lm", "tts", "data", "training", "ondevice"],
     1: ["nn", "losses", "search", "text", "metrics"],
     0: ["config", "registry", "storage", "compiled"],
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 # the only neighbours that know each other
-BESIDE = {("__main__", "cli"), ("config", "registry"), ("storage", "registry")}
+BESIDE = {("__main__", "cli"), ("comparison", "experiment"), ("config", "registry"), ("storage", "registry")}
 
 # What each member of a folder must give; bin and corpora are checked by their own test below.
 DOORS = {

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from asrtts.bin._compare_notes import of_pairs, of_speakers
-from asrtts.bin._compare_table import interval, line, markdown_below, percent, show_below, title, uncut
+from asrtts.comparison.notes import of_pairs, of_speakers
+from asrtts.comparison.table import interval, line, markdown_below, percent, show_below, title, uncut
 
 Found = dict[str, Any]
 

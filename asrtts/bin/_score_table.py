@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from asrtts.bin import _decoded
+from asrtts.comparison import decodings
 
 Score = dict[str, Any]
 
@@ -96,7 +96,7 @@ def _cells(score: Score, best: float | None) -> dict[str, Text]:
     for heading, kind in (("Sub", "sub"), ("Del", "del"), ("Ins", "ins")):
         cells[heading] = Text(_percent(100 * wer[kind] / wer["ref"] if wer["ref"] else None))
     cells["S.Err"] = Text(_percent(100 * wer["sentences_wrong"] / score["utterances"]))
-    cells["search"] = Text(_decoded.search([decode]))
+    cells["search"] = Text(decodings.search([decode]))
     cells["params"] = Text(_parameters(run["parameters"]))
     cells["minutes"] = Text("-" if run["train_minutes"] is None else f"{run['train_minutes']:.0f}")
     cells["RTF"] = Text("-" if decode["rtf"] is None else f"{decode['rtf']:.3f}")

@@ -22,7 +22,8 @@ from typing import NoReturn
 import torch
 
 from asrtts import experiment
-from asrtts.bin import _decoded, train
+from asrtts.bin import train
+from asrtts.comparison import decodings
 from asrtts.data.worker import end_with_parent
 from asrtts.experiment import Experiment, Run
 from asrtts.registry import UserError
@@ -141,11 +142,11 @@ def remaining(job: Job, device: str) -> list[list[str]]:
 
 def _is_decoded(exp: Path, manifest: Path) -> bool:
     """Whether every utterance of the manifest was, and no other: it may have been made anew."""
-    name, utterances = _decoded.references(str(manifest))
-    if not _decoded.decoded(exp, name).is_file():
+    name, utterances = decodings.references(str(manifest))
+    if not decodings.decoded(exp, name).is_file():
         return False
     try:
-        return _decoded.lines(exp, name, utterances).keys() == utterances.keys()
+        return decodings.lines(exp, name, utterances).keys() == utterances.keys()
     except UserError:  # damaged, or of another manifest
         return False
 

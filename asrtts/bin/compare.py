@@ -12,19 +12,9 @@ from rich.console import Console
 from rich.progress import track
 
 from asrtts import __version__, storage
-from asrtts.bin import (
-    _compare_fair,
-    _compare_measures,
-    _compare_media,
-    _compare_notes,
-    _compare_page,
-    _compare_probe,
-    _compare_table,
-    _compare_utterances,
-    _decoded,
-)
-from asrtts.bin._compare_fair import Member, System
-from asrtts.bin._compare_measures import Missing
+from asrtts.comparison import decodings, fairness, listing, measuring, media, notes, page, probe, table
+from asrtts.comparison.fairness import Member, System
+from asrtts.comparison.measuring import Missing
 from asrtts.config import ArgumentParser
 from asrtts.data.utterance import Utterance
 from asrtts.metrics import emission, error_rate
@@ -75,13 +65,13 @@ def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
     if args.page_audio < 0:
         raise UserError(f"--page-audio {args.page_audio}: wanted 0 or more utterances")
-    name, utterances = _decoded.references(args.test)
+    name, utterances = decodings.references(args.test)
     # Every mistake is found before the first alignment is made.
-    named = dict.fromkeys(_decoded.named(text, name) for text in args.exp)
+    named = dict.fromkeys(decodings.named(text, name) for text in args.exp)
     wanted = [(exp, decoding) for exp, decoding in named if exp.resolve() != args.out.resolve()]  # exp/* holds it, too
-    systems = _compare_fair.systems([_compare_fair.read(*one) for one in wanted], name)
+    systems = fairness.systems([fairness.read(*one) for one in wanted], name)
     allowed = [key for key in args.allow if key != "utterances"]
-    unequal = _compare_fair.refuse_unequal(systems, allowed)
+    unequal = fairness.refuse_unequal(systems, allowed)
     said, common = hypotheses(systems, name, utterances, "utterances" in args.allow)
     spoken = emission.read_ctm(args.alignment) if args.alignment else None
 
@@ -94,27 +84,26 @@ def main(argv: list[str]) -> None:
         row["measures"] = measures(system, output, common, said, spoken, args.quick)
     comparison |= {"asrtts": __version__, "test": name, "allowed": args.allow}
     comparison["utterances_left_out"] = len(utterances) - len(common)
-    comparison["fair"] = {"not_equal": _compare_measures.allowed(unequal), "unknown": _compare_fair.unknown(systems)}
-    comparison["notes"] = _compare_notes.notes(comparison)
+    comparison["fair"] = {"not_equal": measuring.allowed(unequal), "unknown": fairness.unknown(systems)}
+    comparison["notes"] = notes.notes(comparison)
     storage.write(args.out / "compare.json", json.dumps(comparison, indent=1, ensure_ascii=False) + "\n")
-    storage.write(args.out / "compare.md", _compare_table.markdown(comparison))
-    _compare_table.show(comparison)
+    storage.write(args.out / "compare.md", table.markdown(comparison))
+    table.show(comparison)
     judged, split = (
         (words, error_rate.words) if comparison["judged_by"] == "words" else (characters, error_rate.characters)
     )
     texts = [{u: said[system.members[0]][u].hyp for u in common} for system in systems]
-    rows = _compare_utterances.rows(systems, common, texts, judged, split)
-    heard = _compare_utterances.informative(rows, args.page_audio)
+    rows = listing.rows(systems, common, texts, judged, split)
+    heard = listing.informative(rows, args.page_audio)
     of = [common[rows[number]["id"]] for number in heard]
-    steps = _compare_media.media(systems, of, args.quick)
-    for media in track(steps, "drawing", len(systems) + 1, console=console, transient=True):
-        shown = dict(zip(heard, media, strict=True))
-    page = _compare_page.html(comparison, systems, rows, shown)
-    storage.write(args.out / "compare.html", page)
+    steps = media.media(systems, of, args.quick)
+    for drawn in track(steps, "drawing", len(systems) + 1, console=console, transient=True):
+        shown = dict(zip(heard, drawn, strict=True))
+    storage.write(args.out / "compare.html", page.html(comparison, systems, rows, shown))
     print(", ".join(f"{args.out}/compare.{kind}" for kind in ("html", "json", "md")))
 
 
-Said = dict[Member, dict[str, _decoded.Line]]
+Said = dict[Member, dict[str, decodings.Line]]
 
 
 def hypotheses(
@@ -124,9 +113,9 @@ def hypotheses(
     said: Said = {}
     for system in systems:
         for member in system.members:
-            said[member] = _decoded.lines(member.exp, member.decoding, utterances)
+            said[member] = decodings.lines(member.exp, member.decoding, utterances)
             if not some:
-                _decoded.refuse_missing(member.exp, member.decoding, utterances, said[member])
+                decodings.refuse_missing(member.exp, member.decoding, utterances, said[member])
     common = {u: utterance for u, utterance in utterances.items() if all(u in lines for lines in said.values())}
     if not common:
         raise UserError(f"no utterance of {name} was decoded by all of these runs; decode them again (stage 4)")
@@ -142,7 +131,7 @@ def compare(
 ) -> dict[str, Any]:
     """What compare.json holds of the systems and their pairs; docs/comparing.md explains its keys."""
     speakers = [u.speaker for u in utterances.values()]
-    wer, cer, unit, pairs = _compare_measures.judged(words, characters, speakers)
+    wer, cer, unit, pairs = measuring.judged(words, characters, speakers)
     rows = [
         {
             "name": system.name,
@@ -151,7 +140,7 @@ def compare(
             ],
             **{"wer": wer[i], "cer": cer[i]},
             "sentences_wrong_percent": 100 * wer[i]["sentences_wrong"] / len(utterances),
-            **_compare_measures.described(system),
+            **measuring.described(system),
         }
         for i, system in enumerate(systems)
     ]
@@ -186,21 +175,19 @@ def measures(
     said: Said,
     spoken: emission.Alignment | None,
     quick: bool,
-) -> _compare_measures.Measured:
+) -> measuring.Measured:
     """What a system costs and how it decodes; on its models, what the first run says, since all have one shape."""
-    found = _compare_measures.recorded(system)
-    steps = [_compare_measures.search_steps([said[m][u] for u in utterances]) for m in system.members]
-    found["search_steps"] = _compare_measures.joined(steps, statistics.fmean)
+    found = measuring.recorded(system)
+    steps = [measuring.search_steps([said[m][u] for u in utterances]) for m in system.members]
+    found["search_steps"] = measuring.joined(steps, statistics.fmean)
     left_out = Missing("left out by --quick")
-    found |= _compare_measures.measured(
-        left_out if quick else _compare_probe.probe(system.members[0], list(utterances.values()))
-    )
-    found["emission_delay_ms"] = _compare_measures.emission_delay(system, words, utterances, spoken)
+    found |= measuring.measured(left_out if quick else probe.probe(system.members[0], list(utterances.values())))
+    found["emission_delay_ms"] = measuring.emission_delay(system, words, utterances, spoken)
     return found
 
 
 def _run(
-    label: str, member: Member, lines: dict[str, _decoded.Line], utterances: dict[str, Utterance]
+    label: str, member: Member, lines: dict[str, decodings.Line], utterances: dict[str, Utterance]
 ) -> dict[str, Any]:
     empty = sum(not lines[u].hyp.split() and bool(utterance.text.split()) for u, utterance in utterances.items())
     facts = {key: member.facts.get(key) for key in ("family", "encoder_hash", "updates", "averaged", "machine")}

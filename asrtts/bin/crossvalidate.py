@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from asrtts import __version__, experiment, storage
-from asrtts.bin import _compare_measures, _decoded, _first_encoder, _fold_table, _series
+from asrtts.bin import _first_encoder, _fold_table, _series
 from asrtts.bin._series import Job
+from asrtts.comparison import decodings, measuring
 from asrtts.config import ArgumentParser, warn
 from asrtts.data import folds, manifest
 from asrtts.data.folds import Fold
@@ -210,7 +211,7 @@ def scored(
         ]
         for split in (error_rate.words, error_rate.characters)
     )
-    wer, cer, unit, pairs = _compare_measures.judged(words, characters, [u.speaker for u in utterances])
+    wer, cer, unit, pairs = measuring.judged(words, characters, [u.speaker for u in utterances])
     systems = [
         {
             **{"name": v.name, "conf": v.conf, "settings": list(v.overrides), "wer": wer[i], "cer": cer[i]},
@@ -218,7 +219,7 @@ def scored(
                 {
                     **{"fold": number, "exp": str(runs[v, number])},
                     **{"wer": _percent(words[i], fold_of, number), "cer": _percent(characters[i], fold_of, number)},
-                    "train_minutes": _decoded.train_minutes(_decoded.facts(runs[v, number])),
+                    "train_minutes": decodings.train_minutes(decodings.facts(runs[v, number])),
                 }
                 for number in range(1, len(division) + 1)
             ],
@@ -235,8 +236,8 @@ def scored(
 
 def _hypotheses(exp: Path, fold: Fold) -> list[str]:
     utterances = {u.utt_id: u for u in fold.held_out}
-    found = _decoded.lines(exp, HELD_OUT, utterances)
-    _decoded.refuse_missing(exp, HELD_OUT, utterances, found)
+    found = decodings.lines(exp, HELD_OUT, utterances)
+    decodings.refuse_missing(exp, HELD_OUT, utterances, found)
     return [found[utt_id].hyp for utt_id in utterances]
 
 

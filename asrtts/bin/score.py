@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from asrtts import storage
-from asrtts.bin import _decoded, _score_table
+from asrtts.bin import _score_table
+from asrtts.comparison import decodings
 from asrtts.config import ArgumentParser, build
 from asrtts.data.utterance import Utterance
 from asrtts.metrics import error_rate, significance
@@ -33,7 +34,7 @@ def parser() -> ArgumentParser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    on, utterances = _decoded.references(args.on)
+    on, utterances = decodings.references(args.on)
     names = list(dict.fromkeys(args.name or [on]))
     # Every mistake is found before the first file is written.
     exps = list(dict.fromkeys(args.exp))
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> None:
     scores = []
     for exp, name, hyps, summary, run in read:
         folder, levels = exp / "score" / name, _levels(exp)
-        label = _decoded.label(exp, exps) + (f":{name}" if len(names) > 1 and name != on else "")  # as compare has it
+        label = decodings.label(exp, exps) + (f":{name}" if len(names) > 1 and name != on else "")  # as compare has it
         score = {"system": label, "on": on, "name": name, "utterances": len(utterances)}
         score |= {level: _score(exp, folder / level, split, utterances, hyps) for level, split in levels.items()}
         score |= {"decode": summary.model_dump(), "run": run.model_dump()}
@@ -60,15 +61,15 @@ def main(argv: list[str]) -> None:
 
 def _hypotheses(exp: Path, name: str, utterances: dict[str, Utterance]) -> dict[str, str]:
     """The decoded text of every utterance of the manifest, no more and no less."""
-    found = _decoded.lines(exp, name, utterances)
-    _decoded.refuse_missing(exp, name, utterances, found)
+    found = decodings.lines(exp, name, utterances)
+    decodings.refuse_missing(exp, name, utterances, found)
     return {utt_id: line.hyp for utt_id, line in found.items()}
 
 
-def _settings(exp: Path, name: str) -> tuple[_decoded.DecodeSummary, _decoded.Run]:
+def _settings(exp: Path, name: str) -> tuple[decodings.DecodeSummary, decodings.Run]:
     """How it was decoded and trained, as far as that is known."""
-    summary = build(_decoded.DecodeSummary, _decoded.summary(exp, name), f"{exp}/decode/{name}.summary.json")
-    return summary, build(_decoded.Run, _decoded.facts(exp), f"{exp}/run.json")
+    summary = build(decodings.DecodeSummary, decodings.summary(exp, name), f"{exp}/decode/{name}.summary.json")
+    return summary, build(decodings.Run, decodings.facts(exp), f"{exp}/run.json")
 
 
 def _levels(exp: Path) -> dict[str, Callable[[str], Sequence[str]]]:
@@ -94,7 +95,7 @@ def _score(
     found = [list(split(hyps[utt_id])) for utt_id in utterances]
     edits = error_rate.align(refs, found)
     scored = [
-        Scored(u.utt_id, u.speaker or _decoded.NO_SPEAKER, ref, hyp, edit)
+        Scored(u.utt_id, u.speaker or decodings.NO_SPEAKER, ref, hyp, edit)
         for u, ref, hyp, edit in zip(utterances.values(), refs, found, edits, strict=True)
     ]
     storage.write(folder / "ref.trn", trn(scored, "ref"))

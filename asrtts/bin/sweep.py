@@ -20,8 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asrtts import experiment
-from asrtts.bin import _compare_fair, _decoded, _first_encoder, _series
+from asrtts.bin import _first_encoder, _series
 from asrtts.bin._series import Job
+from asrtts.comparison import decodings, fairness
 from asrtts.config import ArgumentParser
 from asrtts.experiment import HARMLESS_KEYS
 from asrtts.registry import UserError
@@ -45,7 +46,7 @@ def parser() -> ArgumentParser:
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
     swept, fixed = divided(args.settings)
-    manifest = _decoded.located(args.test)
+    manifest = decodings.located(args.test)
     parallel.pick_device(args.device)
     jobs = []
     for point in points(swept):
@@ -113,7 +114,7 @@ def refuse_new_heads(conf: str, fixed: Sequence[str], swept: dict[str, list[str]
 
 def allowed(swept: dict[str, list[str]], first_encoder: bool) -> list[str]:
     """The options of `asrtts compare` without which it would refuse these runs."""
-    unequal = [key for key in swept if not key.startswith(_compare_fair.FREE) and key not in HARMLESS_KEYS]
+    unequal = [key for key in swept if not key.startswith(fairness.FREE) and key not in HARMLESS_KEYS]
     unequal += [name for start, name in FOLLOWS.items() if any(key.startswith(start) for key in swept)]
     if first_encoder and any(key != "seed" for key in _first_encoder.shared(swept)):
         unequal.append("encoder_hash")

@@ -15,7 +15,7 @@ from rapidfuzz.distance import Levenshtein
 from asrtts import experiment
 from asrtts.asr.foreign_weights import start_from
 from asrtts.asr.model import AsrModel
-from asrtts.bin import _decoded
+from asrtts.comparison import decodings
 from asrtts.config import ArgumentParser, warn
 from asrtts.data import audio, augmentation, batching, features
 from asrtts.data.dataset import UtteranceDataset, batches, start_early
@@ -99,7 +99,7 @@ def begun_from(source: str) -> dict[str, Any]:
     """What run.json says of the weights to begin with; of a run of ours, the minutes that went into them too."""
     folder = Path(source.partition(":")[2]).parent
     before = Run(folder).facts() if (folder / "config.yaml").is_file() else {}
-    minutes = _decoded.train_minutes(before)
+    minutes = decodings.train_minutes(before)
     return {"init": source} | ({} if minutes is None else {"init_minutes": round(minutes, 2)})
 
 

@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 
 from asrtts import config, experiment
-from asrtts.bin import _compare_fair, _compare_plots, _compare_table, compare, score
+from asrtts.bin import compare, score
+from asrtts.comparison import fairness, plots, table
 from asrtts.registry import UserError
 
 TOP = Path(__file__).resolve().parents[2]
@@ -163,10 +164,10 @@ def test_sizes_with_several_seeds_are_named_after_what_their_runs_share(recipe: 
     names = [system["name"] for system in found["systems"]]
     assert names == ["ctc-dim48", "ctc-dim96", "transducer-dim48", "transducer-dim96"]
     assert [len(system["runs"]) for system in found["systems"]] == [2, 2, 2, 2]
-    families = [_compare_plots.family(system) for system in found["systems"]]
+    families = [plots.family(system) for system in found["systems"]]
     assert families[0] == families[1] != families[2] == families[3]
-    assert _compare_plots.apart(names[:2]) == ["dim48", "dim96"] and _compare_plots.apart(names[:1]) == [""]
-    assert _compare_plots.apart(["ctc", "ctc-large"]) == ["ctc", "ctc-large"]
+    assert plots.apart(names[:2]) == ["dim48", "dim96"] and plots.apart(names[:1]) == [""]
+    assert plots.apart(["ctc", "ctc-large"]) == ["ctc", "ctc-large"]
 
 
 def test_what_is_not_held_equal_may_be_allowed_too(recipe: Path) -> None:
@@ -268,9 +269,9 @@ def test_a_language_model_is_effort_and_its_weights_are_free(recipe: Path) -> No
 
 def test_a_decoding_without_the_language_model_of_its_settings_has_none(recipe: Path) -> None:
     exp = decoded("ctc", wrong(5), overrides=("decoding.lm=exp/lm",))
-    assert _compare_fair.read(Path(exp), "test").search.lm is None
+    assert fairness.read(Path(exp), "test").search.lm is None
     decoding(exp, "test_lm", wrong(7), {**LM, "lodr": "exp/bigram"})
-    assert _compare_fair.read(Path(exp), "test_lm").search.lms == [("exp/lm", 0.4), ("exp/bigram", -0.1)]
+    assert fairness.read(Path(exp), "test_lm").search.lms == [("exp/lm", 0.4), ("exp/bigram", -0.1)]
 
 
 def test_seeds_are_grouped_by_the_name_of_the_decoding_and_paired_by_run(recipe: Path) -> None:
@@ -330,7 +331,7 @@ def test_one_training_has_one_curve_and_costs_of_one_search_are_joined_whatever_
     Path(exp, "train.jsonl").write_text('{"update": 1, "loss": 3.0}\n{"update": 2, "loss": 2.0}\n')
     found = compared(exp, *decodings, "--allow", "search.lm", "--quick")
     assert "No training curve: ctc:lm1, ctc:lm2: it is that of ctc." in Path("exp/compare/compare.html").read_text()
-    families = [_compare_plots.family(system) for system in found["systems"]]
+    families = [plots.family(system) for system in found["systems"]]
     assert families[0] != families[1] == families[2]
 
 
@@ -430,7 +431,7 @@ def test_a_word_comes_as_late_as_its_last_token(recipe: Path) -> None:
 def test_the_table_fits_a_terminal(recipe: Path) -> None:
     found = compared(*(decoded(head, wrong(5), head) for head in ("ctc", "transducer", "attention", "hybrid")))
     out = io.StringIO()
-    _compare_table.show(found, Console(file=out, force_terminal=True, width=100, color_system=None))
+    table.show(found, Console(file=out, force_terminal=True, width=100, color_system=None))
     assert max(len(line) for line in out.getvalue().splitlines()) <= 100
 
 
@@ -439,7 +440,7 @@ def test_the_page_joins_sizes_of_one_family_and_says_what_it_leaves_out(recipe: 
     for exp, megabytes in zip(exps, (1, 3), strict=True):
         Path(exp, "model.safetensors").write_bytes(bytes(megabytes * 1_000_000))
     found = compared(*exps, "--allow", "encoder.dim", "--quick")
-    assert len({_compare_plots.family(system) for system in found["systems"]}) == 1
+    assert len({plots.family(system) for system in found["systems"]}) == 1
     page = Path("exp/compare/compare.html").read_text()
     (plot,) = re.findall(r'<svg role="img" aria-label="WER against size".*?</svg>', page, re.S)
     assert ">small, large<" in plot and ">small<" in plot and ">large<" in plot

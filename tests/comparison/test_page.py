@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from asrtts.bin import _compare_media, _compare_page, _compare_plots, _compare_utterances, compare, decode
-from asrtts.bin._compare_measures import Missing
+from asrtts.bin import compare, decode
+from asrtts.comparison import listing, media, plots
+from asrtts.comparison.measuring import MEASURES, Missing
+from asrtts.comparison.page import html
 from asrtts.data.utterance import Utterance
 
 TOP = Path(__file__).resolve().parents[2]
@@ -96,13 +98,13 @@ def fabricated(rows: list[dict[str, Any]], media: dict[int, dict[str, Any]] | No
     """A page of one system without a run behind it."""
     rate = {"percent": 5.0, "interval_95": [4.0, 6.0], "interval_95_by_speaker": None, "deviation": None}
     rate |= {"sub": 1, "del": 1, "ins": 1, "runs": [{"percent": 5.0}], "sentences_wrong": 1, "ref": 9}
-    measures = {key: {"value": None, "why": "invented"} for key in _compare_page.MEASURES}
+    measures = {key: {"value": None, "why": "invented"} for key in MEASURES}
     run = {"run": "a", "seed": 1, "exp": "a"}
     system = {"name": "<b>a</b>", "wer": rate, "cer": rate, "measures": measures, "runs": [run], "losses": "ctc 1"}
     system |= {"views": 1, "init": "random weights", "search": "greedy", "sentences_wrong_percent": 1.0}
     comparison = {"test": "test", "utterances": len(rows), "speakers": None, "words": 9, "characters": 9, "pairs": []}
     comparison |= {"systems": [system], "judged_by": "words", "notes": [], "fair": {"not_equal": {}}}
-    return _compare_page.html(comparison, [], rows, media or {})
+    return html(comparison, [], rows, media or {})
 
 
 def row(utt_id: str, ref: str, said: Any = 0, errors: int = 0, seconds: float = 1.0) -> dict[str, Any]:
@@ -120,33 +122,33 @@ def test_text_is_never_read_as_html(tmp_path: Path) -> None:
 
 def test_the_most_telling_come_first() -> None:
     rows = [{**row(f"u{n}", "a"), "errors": errors} for n, errors in enumerate([[[1], [1]], [[0], [2]], [[0], [0]]])]
-    assert _compare_utterances.informative(rows, 2) == [1, 0]
+    assert listing.informative(rows, 2) == [1, 0]
 
 
 def test_audio_that_is_gone_is_said(tmp_path: Path) -> None:
-    gone = _compare_media._wave(Utterance("u1", str(tmp_path / "gone.wav"), "a", seconds=1.0), 8000)
+    gone = media._wave(Utterance("u1", str(tmp_path / "gone.wav"), "a", seconds=1.0), 8000)
     assert isinstance(gone, Missing) and "is gone" in gone
-    assert "longer than" in _compare_media._wave(Utterance("u1", "a.wav", "a", seconds=900.0), 8000)
+    assert "longer than" in media._wave(Utterance("u1", "a.wav", "a", seconds=900.0), 8000)
 
 
 def test_a_history_that_is_none_or_ends_in_half_a_line(tmp_path: Path) -> None:
-    assert _compare_plots.read(tmp_path) == "there is no train.jsonl"
+    assert plots.read(tmp_path) == "there is no train.jsonl"
     events = [{"update": 1, "loss": 3.0}, {"update": 2, "loss": 2.0}, {"update": 2, "validation": {"error": 0.5}}]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events) + '{"update": 3, "lo')
-    assert _compare_plots.read(tmp_path) == ([(1.0, 3.0), (2.0, 2.0)], [(2.0, 50.0)])
+    assert plots.read(tmp_path) == ([(1.0, 3.0), (2.0, 2.0)], [(2.0, 50.0)])
     (tmp_path / "train.jsonl").write_text("")
-    assert "no update" in _compare_plots.read(tmp_path)
+    assert "no update" in plots.read(tmp_path)
 
 
 def test_no_system_beats_those_on_the_stairs() -> None:
     points = [(3.0, 5.0), (1.0, 9.0), (2.0, 9.5), (4.0, 5.0), (5.0, 2.0), (1.0, 8.0)]
     beaten = {p for p in points for q in points if q != p and q[0] <= p[0] and q[1] <= p[1]}
-    assert _compare_plots.frontier(points) == sorted(set(points) - beaten)
+    assert plots.frontier(points) == sorted(set(points) - beaten)
 
 
 def test_ink_and_lines_stand_out_from_their_ground_in_both_schemes() -> None:
     """WCAG 2: 4.5 for text, 3 for lines."""
-    css = (TOP / "asrtts/bin/_page/page.css").read_text()
+    css = (TOP / "asrtts/comparison/_page/page.css").read_text()
     light, dark = (
         dict(re.findall(r"--([\w-]+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", css, re.S)
     )
@@ -163,12 +165,12 @@ def test_ink_and_lines_stand_out_from_their_ground_in_both_schemes() -> None:
     for colours in (light, dark):
         for ground in ("ground", "raised"):
             assert min(contrast(colours[ink], colours[ground]) for ink in ("ink", "soft", "accent")) >= 4.5
-            assert min(contrast(colours[f"s{n}"], colours[ground]) for n in range(_compare_plots.COLOURS)) >= 3
+            assert min(contrast(colours[f"s{n}"], colours[ground]) for n in range(plots.COLOURS)) >= 3
         assert min(contrast(colours[kind], colours[f"{kind}-ink"]) for kind in ("sub", "del", "ins")) >= 4.5
 
 
 def test_no_two_systems_look_alike_without_colour() -> None:
-    looks = [(style["marker"], style["linestyle"]) for style in map(_compare_plots.style, range(20))]
+    looks = [(style["marker"], style["linestyle"]) for style in map(plots.style, range(20))]
     assert len(set(looks)) == 20
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from asrtts import experiment
 from asrtts.asr.model import Decoding
-from asrtts.bin import _decoded
+from asrtts.comparison import decodings
 from asrtts.config import build
 from asrtts.experiment import HARMLESS_KEYS, Experiment
 from asrtts.registry import UserError, suggestion
@@ -73,11 +73,11 @@ class System:
 
 def read(exp: Path, decoding: str) -> Member:
     """Raises UserError if the folder is no run of ours or has no such decoding."""
-    run, facts, summary = experiment.Run.open(exp), _decoded.facts(exp), _decoded.summary(exp, decoding)
+    run, facts, summary = experiment.Run.open(exp), decodings.facts(exp), decodings.summary(exp, decoding)
     # Whatever else they hold is compared as it stands; these are reckoned with.
-    build(_decoded.RunCost, facts, f"{exp}/run.json")
-    build(_decoded.DecodeCost, summary, f"{exp}/decode/{decoding}.summary.json")
-    _decoded.refuse_undecoded(exp, decoding)
+    build(decodings.RunCost, facts, f"{exp}/run.json")
+    build(decodings.DecodeCost, summary, f"{exp}/decode/{decoding}.summary.json")
+    decodings.refuse_undecoded(exp, decoding)
     return Member(exp, decoding, run.experiment, facts, summary)
 
 
@@ -90,7 +90,7 @@ def systems(members: Sequence[Member], test: str) -> list[System]:
     for member in members:
         groups.setdefault(_family(member), []).append(member)
     exps = list(dict.fromkeys(member.exp for member in members))
-    runs = {exp: _decoded.label(exp, exps) for exp in exps}
+    runs = {exp: decodings.label(exp, exps) for exp in exps}
     taken: set[str] = set()
     found = []
     for group in groups.values():

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from asrtts.bin._compare_measures import MEASURES
+from asrtts.comparison.measuring import MEASURES
 
 FEW_SPEAKERS = 10
 FEW_SEGMENTS = 50

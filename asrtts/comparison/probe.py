@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from asrtts.bin._compare_fair import Member
-from asrtts.bin._compare_measures import Missing
+from asrtts.comparison.fairness import Member
+from asrtts.comparison.measuring import Missing
 from asrtts.data import audio, features
 from asrtts.data.dataset import pad
 from asrtts.data.features import num_frames

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from asrtts.bin._compare_fair import System, common
-from asrtts.bin._compare_measures import Missing
+from asrtts.comparison.fairness import System, common
+from asrtts.comparison.measuring import Missing
 from asrtts.training.journal import LOG
 
 POINTS = 80  # of a curve; more of them are averaged

@@ -16,7 +16,7 @@ from asrtts.asr.heads.transducer import Config as Transducer
 from asrtts.asr.heads.transducer import Head as TransducerHead
 from asrtts.asr.heads.transducer import PredictorConfig
 from asrtts.bin import compare, decode, lm
-from asrtts.bin._compare_probe import counted, look
+from asrtts.comparison.probe import counted, look
 
 torch.set_num_threads(1)
 DIM, VOCAB = 16, 7
@@ -60,7 +60,7 @@ def test_an_internal_lm_learns_the_texts_and_hears_nothing() -> None:
     head = heads()["attention"]
     optimizer = torch.optim.Adam(head.parameters(), lr=0.01)
     tokens, lens = torch.tensor([[1, 4, 2, 5]]), torch.tensor([4])
-    before = float(head.internal_lm(tokens, lens).sum())
+    before = float(head.internal_lm(tokens, lens).detach().sum())
     for _ in range(60):
         optimizer.zero_grad()
         head.loss(torch.randn(1, 6, DIM), torch.tensor([6]), tokens, lens)["loss"].backward()

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from asrtts.bin._compare_measures import COSTS, PROPERTIES
+from asrtts.comparison.measuring import COSTS, PROPERTIES
 
 Comparison = dict[str, Any]
 Row = tuple[str, list[str]]

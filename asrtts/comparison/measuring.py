@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from asrtts.bin import _compare_fair, _decoded
-from asrtts.bin._compare_fair import Member, System
-from asrtts.bin._decoded import Line
+from asrtts.comparison import decodings, fairness
+from asrtts.comparison.decodings import Line
+from asrtts.comparison.fairness import Member, System
 from asrtts.data.utterance import Utterance
 from asrtts.experiment import Run
 from asrtts.lm import lm_folder
@@ -102,7 +102,7 @@ def _size(member: Member) -> float | Missing:
 
 
 def _train_minutes(member: Member) -> float | Missing:
-    minutes = _decoded.train_minutes(member.facts)
+    minutes = decodings.train_minutes(member.facts)
     return Missing("not recorded: training has not ended") if minutes is None else minutes
 
 
@@ -201,7 +201,7 @@ def emission_delay(
         return {"value": None, "why": "no --alignment"}
     found: list[float] = []
     for member, edits in zip(system.members, words.edits, strict=True):
-        lines = _decoded.lines(member.exp, member.decoding, utterances, _decoded.TimedLine)
+        lines = decodings.lines(member.exp, member.decoding, utterances, decodings.TimedLine)
         for (utt_id, utterance), edit in zip(utterances.items(), edits, strict=True):
             emitted = emission.word_times((piece.token, piece.time) for piece in lines[utt_id].tokens)
             if utt_id in spoken and [word for word, _ in emitted] == lines[utt_id].hyp.split():
@@ -212,7 +212,7 @@ def emission_delay(
 
 
 def measured(properties: dict[str, Any] | Missing) -> Measured:
-    """What `_compare_probe.probe` found, as rows."""
+    """What `probe.probe` found, as rows."""
     if isinstance(properties, Missing):
         keys = ("encoder_macs", "search_macs", "lengths", "internal_lm", "alignment", "monotonic")
         return {key: {"value": None, "why": str(properties)} for key in keys}
@@ -240,14 +240,12 @@ def described(system: System) -> dict[str, Any]:
         "loss_weights": model.weights,
         "auxiliary_losses": auxiliary,
         "views": model.views,
-        "init": _compare_fair.begun_from(first),
-        "search": _decoded.search([member.summary for member in system.members]),
+        "init": fairness.begun_from(first),
+        "search": decodings.search([member.summary for member in system.members]),
         "decode": first.summary,
     }
 
 
 def allowed(unequal: dict[str, dict[str, Any]]) -> dict[str, dict[str, str]]:
     """The differences that were allowed, as the table shows them."""
-    return {
-        key: {name: _compare_fair.shown(value) for name, value in values.items()} for key, values in unequal.items()
-    }
+    return {key: {name: fairness.shown(value) for name, value in values.items()} for key, values in unequal.items()}

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from asrtts.bin import _decoded
-from asrtts.bin._compare_fair import Member, System
+from asrtts.comparison import decodings
+from asrtts.comparison.fairness import Member, System
 from asrtts.data.utterance import Utterance
 from asrtts.metrics.verdict import Outputs
 
@@ -17,7 +17,7 @@ LISTED = 5000  # utterances with their alignments; a page of more would be slow 
 Row = dict[str, Any]
 
 
-class SureLine(_decoded.Line):
+class SureLine(decodings.Line):
     tokens: list[Any] = []  # not looked into further: there are millions of them
 
     @property
@@ -77,7 +77,7 @@ def uncertainty(row: Row) -> float:
 
 def _confidences(member: Member) -> dict[str, float]:
     found = {}
-    for line in _decoded.again(member.exp, member.decoding, SureLine):
+    for line in decodings.again(member.exp, member.decoding, SureLine):
         if (confidence := line.confidence) is not None:
             found[line.utt_id] = round(confidence, 4)
     return found

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asrtts.bin import _decoded
-from asrtts.bin._compare_fair import Member, System
-from asrtts.bin._compare_measures import Missing
+from asrtts.comparison import decodings
+from asrtts.comparison.fairness import Member, System
+from asrtts.comparison.measuring import Missing
 from asrtts.data import audio, features
 from asrtts.data.utterance import Utterance
 from asrtts.experiment import Run
@@ -94,15 +94,15 @@ def _wave(utterance: Utterance, sample_rate: int) -> np.ndarray | Missing:
         return Missing(str(error))
 
 
-def _lines(member: Member, utterances: Sequence[Utterance]) -> list[_decoded.TimedLine]:
+def _lines(member: Member, utterances: Sequence[Utterance]) -> list[decodings.TimedLine]:
     wanted = {utterance.utt_id for utterance in utterances}
-    every = _decoded.again(member.exp, member.decoding, _decoded.TimedLine)
+    every = decodings.again(member.exp, member.decoding, decodings.TimedLine)
     lines = {line.utt_id: line for line in every if line.utt_id in wanted}
     return [lines[utterance.utt_id] for utterance in utterances]
 
 
 @torch.no_grad()
-def _draw(system: System, lines: Sequence[_decoded.TimedLine], waves: Sequence[Any], found: list[Media]) -> None:
+def _draw(system: System, lines: Sequence[decodings.TimedLine], waves: Sequence[Any], found: list[Media]) -> None:
     """Adds the picture of each of the model's heads, or the reason why there is none."""
     member = system.members[0]
     run = Run(member.exp)

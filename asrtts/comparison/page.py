@@ -11,9 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from asrtts import __version__
-from asrtts.bin import _compare_plots, _compare_table, _compare_utterances
-from asrtts.bin._compare_fair import System
-from asrtts.bin._compare_measures import MEASURES
+from asrtts.comparison import listing, plots, table
+from asrtts.comparison.fairness import System
+from asrtts.comparison.measuring import MEASURES
 
 # Columns of the table that can be sorted: key of the measure, heading.
 COLUMNS = {
@@ -29,18 +29,18 @@ COLUMNS = {
 def html(
     comparison: dict[str, Any],
     systems: Sequence[System],
-    rows: Sequence[_compare_utterances.Row],
+    rows: Sequence[listing.Row],
     media: dict[int, dict[str, Any]],
 ) -> str:
     """The page.
 
     Args:
-        rows: of `_compare_utterances.rows`.
-        media: of `_compare_media.media`, by the number of its row.
+        rows: of `listing.rows`.
+        media: of `media.media`, by the number of its row.
     """
     listed = range(len(rows))
-    if len(rows) > _compare_utterances.LISTED:
-        listed = sorted({*_compare_utterances.informative(rows, _compare_utterances.LISTED), *media})
+    if len(rows) > listing.LISTED:
+        listed = sorted({*listing.informative(rows, listing.LISTED), *media})
     place = {number: at for at, number in enumerate(listed)}
     shown = {
         "names": [system["name"] for system in comparison["systems"]],
@@ -48,22 +48,22 @@ def html(
         "rows": [rows[number] for number in listed],
         "media": [place[number] for number in media],
     }
-    curves, no_curves = _compare_plots.curves(systems)
-    costs, no_costs = _compare_plots.costs(comparison)
+    curves, no_curves = plots.curves(systems)
+    costs, no_costs = plots.costs(comparison)
     environment = Environment(
-        loader=PackageLoader("asrtts.bin", "_page"),
+        loader=PackageLoader("asrtts.comparison", "_page"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    folder = resources.files("asrtts.bin") / "_page"
+    folder = resources.files("asrtts.comparison") / "_page"
     return environment.get_template("page.html").render(
-        title=_compare_table.title(comparison),
+        title=table.title(comparison),
         comparison=comparison,
         columns=COLUMNS,
         measures=MEASURES,
-        sections=_compare_table.sections(comparison),
+        sections=table.sections(comparison),
         scales={level: scale(comparison["systems"], level) for level in ("wer", "cer")},
         plots=[{**plot, "svg": Markup(plot["svg"])} for plot in (*curves, *costs)],
         not_drawn=[*no_curves, *no_costs],
