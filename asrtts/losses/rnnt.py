@@ -158,19 +158,28 @@ def _gradient(logits, targets, logit_lens, token_lens, blank_id, log_sum, on_bla
     kind = torch.promote_types(logits.dtype, torch.float32)
     for cells in _tiles(logits, logit_lens, token_lens):
         blank, label = (x[cells] * scale[cells[0]] for x in (on_blank, on_label))
-        z = logits[cells].to(kind)
-        total, column = log_sum[cells].unsqueeze(-1), _column(targets, cells, z)
-        log_p, log_q = z[..., blank_id].double() - total.squeeze(-1), z.gather(-1, column).double() - total
-        near = total.to(kind)  # z - near is exact where it matters
-        z = (z - near).exp_().mul_(((blank + label).unsqueeze(-1) * (near - total).exp()).to(kind))
-        # p (blank + label) - blank, written so that nothing cancels where p is almost 1
-        at_label = log_q.exp() * blank.unsqueeze(-1) + log_q.expm1() * label.unsqueeze(-1)
-        z.scatter_(-1, column, at_label.to(kind))
-        z[..., blank_id] = (log_p.exp() * label + log_p.expm1() * blank).to(kind)
+        z = logits[cells].to(kind, copy=True)
+        to_gradient(z, _column(targets, cells, z), blank_id, log_sum[cells], blank, label)
         grad[cells] = torch.nn.functional.hardshrink(z, LEAST_GRADIENT).to(grad.dtype)
     for b, (frames, width) in enumerate(zip(logit_lens.tolist(), token_lens.tolist(), strict=True)):
         grad[b, frames:] = 0.0
         grad[b, :, width + 1 :] = 0.0
+
+
+def to_gradient(z: Tensor, column: Tensor, blank_id: int, log_sum: Tensor, on_blank: Tensor, on_label: Tensor) -> None:
+    """Turn logits (..., V) into the loss's gradient with respect to them, in place.
+
+    Args:
+        column: (..., 1), the token of the row's label edge.
+        log_sum, on_blank, on_label: (...) float64.
+    """
+    total, blank, label = log_sum.unsqueeze(-1), on_blank.unsqueeze(-1), on_label.unsqueeze(-1)
+    log_p, log_q = z[..., blank_id, None].double() - total, z.gather(-1, column).double() - total
+    near = total.to(z.dtype)  # z - near is exact where it matters
+    z.sub_(near).exp_().mul_(((blank + label) * (near - total).exp()).to(z.dtype))
+    # p (blank + label) - blank, written so that nothing cancels where p is almost 1
+    z.scatter_(-1, column, (log_q.exp() * blank + log_q.expm1() * label).to(z.dtype))
+    z[..., blank_id, None] = (log_p.exp() * label + log_p.expm1() * blank).to(z.dtype)
 
 
 def _tiles(logits: Tensor, logit_lens: Tensor, token_lens: Tensor) -> Iterator[tuple[int, slice, slice]]:

@@ -8,13 +8,14 @@ gradient is below what float32 can hold (gradients differ by 3e-7 relative at th
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from asrtts.losses.rnnt import check, leaving_tokens
+from asrtts.losses.rnnt import check, leaving_tokens, to_gradient
 from asrtts.losses.rnnt_lattice import NO_PATH, edge_posteriors
 
 TILE = 1 << 20  # elements of a tile's hidden rows and logits together: 4 MB of float32, what a core's cache holds
@@ -61,23 +62,20 @@ def rnnt_from_joiner(
 class _FromJoiner(torch.autograd.Function):
     @staticmethod
     def forward(ctx, enc, pred, weight, bias, tokens, enc_lens, token_lens, blank_id, threshold, product, kept):
-        weight, bias = weight.to(product), bias.to(product)
+        weight = weight.to(product)
         targets = leaving_tokens(tokens, token_lens)
         shape = (*enc.shape[:2], pred.shape[1])
         t = torch.arange(shape[1], device=enc.device)[:, None]
         u = torch.arange(shape[2], device=enc.device)
         real = (t < enc_lens[:, None, None]) & (u <= token_lens[:, None, None])
         real = real if kept is None else real & kept
-        log_blank = enc.new_full(shape, NO_PATH)
+        # float64, so that nothing cancels where the model is sure
+        log_blank = enc.new_full(shape, NO_PATH, dtype=torch.float64)
         log_label, log_sum = log_blank.clone(), torch.zeros_like(log_blank)
         for cells, at_frame, at_token in _tiles(real, weight):
-            z = torch.addmm(bias, _hidden(enc, pred, at_frame, at_token).to(product), weight.T).to(enc.dtype)
-            blank, label = z[:, blank_id].clone(), z.gather(1, targets.take(at_token).unsqueeze(1)).squeeze(1)
-            peak = z.amax(1, keepdim=True)
-            row_sum = z.sub_(peak).exp_().sum(1).log_().add_(peak.squeeze(1))
-            log_sum.put_(cells, row_sum)
-            log_blank.put_(cells, blank.sub_(row_sum))
-            log_label.put_(cells, label.sub_(row_sum))
+            z = _hidden(enc, pred, at_frame, at_token).to(product) @ weight.T
+            way = _compiled_log_probs if _compiles(z) else _log_probs
+            way(z, bias, cells, targets.take(at_token), blank_id, log_sum, log_blank, log_label)
         loglik, on_blank, on_label = edge_posteriors(log_blank, log_label, enc_lens, token_lens)
         ctx.save_for_backward(enc, pred, weight, bias, targets, log_sum, on_blank, on_label)
         ctx.blank_id, ctx.threshold = blank_id, threshold
@@ -88,24 +86,57 @@ class _FromJoiner(torch.autograd.Function):
     def backward(ctx, scale):
         enc, pred, weight, bias, targets, log_sum, on_blank, on_label = ctx.saved_tensors
         d_enc, d_pred = torch.zeros_like(enc), torch.zeros_like(pred)
-        d_weight, d_bias = torch.zeros_like(weight, dtype=enc.dtype), torch.zeros_like(bias, dtype=enc.dtype)
+        d_weight, d_bias = torch.zeros_like(weight, dtype=enc.dtype), torch.zeros_like(bias, dtype=torch.float64)
         alive = (on_blank + on_label > ctx.threshold) & (scale != 0.0)[:, None, None]
         on_blank, on_label = on_blank * scale[:, None, None], on_label * scale[:, None, None]
         for cells, at_frame, at_token in _tiles(alive, weight):
             hidden = _hidden(enc, pred, at_frame, at_token)
             rounded = hidden.to(weight.dtype)
-            blank, label = on_blank.take(cells), on_label.take(cells)
-            dz = torch.addmm(bias, rounded, weight.T).to(enc.dtype)
-            dz.sub_(log_sum.take(cells).unsqueeze(1)).exp_().mul_((blank + label).unsqueeze(1))
-            dz[:, ctx.blank_id] -= blank
-            dz.scatter_add_(1, targets.take(at_token).unsqueeze(1), -label.unsqueeze(1))
-            d_bias += dz.sum(0)
-            dz = dz.to(weight.dtype)
+            z = rounded @ weight.T
+            way = _compiled_gradient if _compiles(z) else _gradient
+            dz = way(z, bias, cells, targets.take(at_token), ctx.blank_id, log_sum, on_blank, on_label, d_bias)
             d_weight += dz.T @ rounded
             d_hidden = torch.ops.aten.tanh_backward((dz @ weight).to(enc.dtype), hidden)
             d_enc.view(-1, enc.shape[2]).index_add_(0, at_frame, d_hidden)
             d_pred.view(-1, enc.shape[2]).index_add_(0, at_token, d_hidden)
-        return d_enc, d_pred, d_weight, d_bias, *(None,) * 7
+        return d_enc, d_pred, d_weight, d_bias.to(enc.dtype), *(None,) * 7
+
+
+def _compiles(z: Tensor) -> bool:
+    """One thread only: a tile is too small to be shared out by anything but torch."""
+    fits = z.device.type == "cpu" and z.dtype in (torch.bfloat16, torch.float32) and torch.get_num_threads() == 1
+    return fits and importlib.util.find_spec("numba") is not None
+
+
+def _compiled_log_probs(*args: Tensor | int) -> None:
+    from asrtts.losses import joiner_loops  # see rnnt_lattice: numba takes a second to import
+
+    joiner_loops.log_probs(*args)
+
+
+def _compiled_gradient(z: Tensor, *args: Tensor | int) -> Tensor:
+    from asrtts.losses import joiner_loops
+
+    joiner_loops.gradient(z, *args)
+    return z
+
+
+def _log_probs(z, bias, cells, targets, blank_id, log_sum, log_blank, log_label) -> None:
+    """`joiner_loops.log_probs` in torch operations, for any device and kind of float."""
+    z = z.to(bias.dtype).add_(bias)
+    blank, label = z[:, blank_id].to(torch.float64, copy=True), z.gather(1, targets.unsqueeze(1)).squeeze(1).double()
+    peak = z.amax(1, keepdim=True)
+    total = z.sub_(peak).exp_().sum(1, dtype=torch.float64).log_().add_(peak.squeeze(1))
+    for kept, values in ((log_sum, total), (log_blank, blank - total), (log_label, label - total)):
+        kept.put_(cells, values)
+
+
+def _gradient(z, bias, cells, targets, blank_id, log_sum, on_blank, on_label, d_bias) -> Tensor:
+    """`joiner_loops.gradient` in torch operations; what it returns has the dtype of z."""
+    dz = z.to(bias.dtype).add_(bias)
+    to_gradient(dz, targets.unsqueeze(1), blank_id, *(x.take(cells) for x in (log_sum, on_blank, on_label)))
+    d_bias += dz.sum(0)
+    return dz.to(z.dtype)
 
 
 def _tiles(chosen: Tensor, weight: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

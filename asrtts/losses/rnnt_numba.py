@@ -12,7 +12,7 @@ from asrtts.losses.rnnt import LEAST_GRADIENT
 
 
 @njit(fastmath={"contract", "reassoc", "nsz"}, nogil=True, error_model="numpy")
-def _log_sum(row):
+def log_sum_exp(row):
     """log of the sum of exp, float64. What equals the greatest is counted, only the rest is summed in float32: where
     one token is almost sure, the others' share of the sum would be lost beside its 1."""
     bits, greatest = row.view(I32), I32(-0x80000000)
@@ -39,13 +39,13 @@ def log_probs(first, last, logits, targets, frame_lens, token_lens, blank_id, lo
         if t < frame_lens[b]:
             for u in range(token_lens[b] + 1):
                 row = logits[b, t, u]
-                log_sum[b, t, u] = total = _log_sum(row)
+                log_sum[b, t, u] = total = log_sum_exp(row)
                 log_blank[b, t, u] = row[blank_id] - total
                 log_label[b, t, u] = row[targets[b, u]] - total
 
 
 @njit(fastmath={"contract"}, nogil=True, error_model="numpy")
-def _scale_softmax(row, log_sum, factor):
+def scale_softmax(row, log_sum, factor):
     """row = factor * exp(row - log_sum), in place: from one array into another that may be the same, LLVM would not
     vectorise."""
     near = F32(log_sum)  # row - near is exact where it matters
@@ -56,7 +56,7 @@ def _scale_softmax(row, log_sum, factor):
 
 
 @njit(nogil=True)
-def _of_edge(log_p, own, other):
+def of_edge(log_p, own, other):
     """p (own + other) - own, written so that nothing cancels where p is almost 1."""
     grad = math.exp(log_p) * other + math.expm1(log_p) * own
     return 0.0 if abs(grad) < LEAST_GRADIENT else grad
@@ -80,9 +80,9 @@ def gradient(first, last, logits, targets, frame_lens, token_lens, blank_id, log
             log_p, log_q = logits[b, t, u, blank_id] - total, logits[b, t, u, target] - total
             if grad.size:
                 row[:] = logits[b, t, u]
-            _scale_softmax(row, total, blank + label)
-            row[target] = _of_edge(log_q, label, blank)
-            row[blank_id] = _of_edge(log_p, blank, label)
+            scale_softmax(row, total, blank + label)
+            row[target] = of_edge(log_q, label, blank)
+            row[blank_id] = of_edge(log_p, blank, label)
         rows[real:] = F32(0.0)
 
 

@@ -86,6 +86,52 @@ def test_autocast_keeps_float32_sums_and_gradients():
         assert (ours - theirs).norm() / theirs.norm() < 3e-2
 
 
+@pytest.fixture(params=["compiled", "torch"])
+def way(request, monkeypatch):
+    """Tiles in compiled rows, which one thread takes, and in torch operations."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    if request.param == "torch":
+        monkeypatch.setattr(rnnt_joiner, "_compiles", lambda z: False)
+    else:
+        assert rnnt_joiner._compiles(torch.zeros(1)), "numba is missing"
+    yield request.param
+    torch.set_num_threads(threads)
+
+
+def errors(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> list[float]:
+    return [float((a.double() - b).norm() / b.norm()) for a, b in zip(found, wanted, strict=True)]
+
+
+@pytest.mark.parametrize("scale", [1.0, 4.0])  # of a model that is unsure, and of one that is sure
+def test_float32_gradients_are_right_to_the_sixth_digit(way, scale):
+    (floats, lengths), (single, _) = example(vocab=30, width=32, scale=scale), example(torch.float32, 30, 32, scale)
+    exact, found = (rnnt_from_joiner(*x, *lengths, threshold=0.0) for x in (floats, single))
+    torch.testing.assert_close(found.double(), exact, rtol=2e-6, atol=2e-6)
+    assert max(errors(gradients(found, single), gradients(exact, floats))) < 2e-6
+
+
+def test_both_ways_round_bf16_alike(monkeypatch):
+    floats, lengths = example(torch.float32, vocab=30, width=32)
+    torch_threads, found = torch.get_num_threads(), {}
+    torch.set_num_threads(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        for compiled in (True, False):
+            monkeypatch.setattr(rnnt_joiner, "_compiles", lambda z, compiled=compiled: compiled)
+            losses = rnnt_from_joiner(*floats, *lengths)
+            found[compiled] = [losses.detach(), *gradients(losses, floats)]
+    torch.set_num_threads(torch_threads)
+    assert max(errors(found[True], [x.double() for x in found[False]])) < 2e-3  # bf16 has eight bits
+
+
+@pytest.mark.parametrize("kind", [float("nan"), float("inf")])
+def test_rows_that_are_no_distribution_give_nan_in_both_ways(way, kind):
+    floats, lengths = example(torch.float32)
+    with torch.no_grad():
+        floats[3][2] = kind
+    assert rnnt_from_joiner(*floats, *lengths).isnan().all()
+
+
 def test_numbers_that_are_none_give_a_loss_that_is_none():
     """The trainer looks at the loss to name the batch; an utterance's trouble stays its own."""
     floats, lengths = example()
