@@ -1,9 +1,9 @@
 """The Transducer loss of given logits: exact, summed over all alignments (Graves 2012).
 
 The log-softmax is never stored: each row is read once for its log-sum, the lattice gives it the posteriors of its two
-edges, and the backward reads it a second time: d/dz = (p_blank + p_label) softmax(z) - onehots. What is kept of a row
-is three float64, so that nothing cancels where the model is sure. float32 on a CPU runs in compiled rows; all else, and
-CUDA, in tiles of torch operations.
+edges, and the backward reads it a second time if any alignment passes it: d/dz = (p_blank + p_label) softmax(z) -
+onehots. What is kept of a row is three float64, so that nothing cancels where the model is sure. float32 on a CPU runs
+in compiled rows; all else, and CUDA, in tiles of torch operations.
 Training goes through `rnnt_joiner`, where the logits are not stored either; this one is for models that have them.
 """
 
@@ -22,6 +22,9 @@ from asrtts.losses.rnnt_lattice import edge_posteriors
 TILE = 1 << 20  # logits at a time: 4 MB of float32, what a core's cache holds
 # What is smaller is written as 0: products of it are no normal float32, and a CPU multiplies such many times slower.
 LEAST_GRADIENT = 2.0**-100
+# A row that alignments pass with less than this has a gradient of zero, unless the logits are float64: of random logits
+# that is every other row, and 6e-10 of the whole gradient.
+FAINT = 1e-9
 
 
 def rnnt_loss(
@@ -157,7 +160,8 @@ def _gradient(logits, targets, logit_lens, token_lens, blank_id, log_sum, on_bla
     """`rnnt_numba.gradient` in torch operations."""
     kind = torch.promote_types(logits.dtype, torch.float32)
     for cells in _tiles(logits, logit_lens, token_lens):
-        blank, label = (x[cells] * scale[cells[0]] for x in (on_blank, on_label))
+        faint = on_blank[cells] + on_label[cells] < (0.0 if kind == torch.float64 else FAINT)
+        blank, label = (x[cells].masked_fill(faint, 0.0) * scale[cells[0]] for x in (on_blank, on_label))
         z = logits[cells].to(kind, copy=True)
         to_gradient(z, _column(targets, cells, z), blank_id, log_sum[cells], blank, label)
         grad[cells] = torch.nn.functional.hardshrink(z, LEAST_GRADIENT).to(grad.dtype)

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from asrtts.compiled import F32, I32, LEAST, exp
-from asrtts.losses.rnnt import LEAST_GRADIENT
+from asrtts.losses.rnnt import FAINT, LEAST_GRADIENT
 
 
 @njit(fastmath={"contract", "reassoc", "nsz"}, nogil=True, error_model="numpy")
@@ -74,7 +74,7 @@ def gradient(first, last, logits, targets, frame_lens, token_lens, blank_id, log
         for u in range(real):
             row, target, total = rows[u], targets[b, u], log_sum[b, t, u]
             blank, label = on_blank[b, t, u] * scale[b], on_label[b, t, u] * scale[b]
-            if abs(blank + label) < LEAST_GRADIENT:  # no alignment passes here
+            if on_blank[b, t, u] + on_label[b, t, u] < FAINT or abs(blank + label) < LEAST_GRADIENT:
                 row[:] = F32(0.0)
                 continue
             log_p, log_q = logits[b, t, u, blank_id] - total, logits[b, t, u, target] - total

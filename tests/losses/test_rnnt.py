@@ -227,6 +227,14 @@ def test_no_gradient_is_so_small_that_products_of_it_are_slow(way):
     assert gradient[gradient > 0].min() >= rnnt.LEAST_GRADIENT
 
 
+def test_rows_that_almost_no_alignment_passes_are_zero_and_change_nothing(way):
+    logits, *rest = example([90], [30], vocab=30)
+    found, wanted = (loss_and_gradient(x, *rest)[1] for x in (logits.float(), logits))
+    zero = (found == 0).all(-1)
+    assert (wanted[zero] != 0).any(-1).sum() > 500 and wanted[zero].abs().max() < rnnt.FAINT
+    assert error(found, wanted) < 1e-6
+
+
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
 def test_threads_share_the_rows_and_change_nothing(kind):
     logits, *rest = example([17, 5, 9], [3, 6, 0], vocab=30)
