@@ -53,6 +53,13 @@ def training_batches(run: Run, manifest: str, views: int) -> Iterator[dict]:
         yield dataset[request]
 
 
+def evenly(exp: Path, count: int) -> list[str]:
+    """Names of some of a run's snapshots, the first and the last among them."""
+    there = sorted(path.stem for path in (exp / "snapshots").glob("*.safetensors"))
+    count = min(count, len(there))
+    return [there[round(i * (len(there) - 1) / max(1, count - 1))] for i in range(count)]
+
+
 def joined(model: AsrModel, batch: dict, autocast: bool) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
     """What the head gives to `rnnt_from_joiner` for a batch, as leaves that want gradients, and the mask of a pruned
     one."""
@@ -130,9 +137,7 @@ def main() -> None:
     experiment = run.experiment
     if "transducer" not in experiment.heads:
         raise UserError(f"{args.exp}: has no transducer head, but {', '.join(experiment.heads)}")
-    there = sorted(path.stem for path in (args.exp / "snapshots").glob("*.safetensors"))
-    count = min(args.snapshots, len(there))
-    chosen = [there[round(i * (len(there) - 1) / max(1, count - 1))] for i in range(count)]
+    chosen = evenly(args.exp, args.snapshots)
     model = run.build_model(experiment, run.tokenizer.vocab_size)
     stream = training_batches(run, args.manifest, model.views)
     batches = [next(stream) for _ in range(args.batches)]
