@@ -36,6 +36,7 @@ def main(argv: list[str]) -> None:
         tokens = tokenizer.Tokenizer.load(args.folder)
         print(f"{args.folder}: finished before, {tokens.vocab_size} {args.kind} tokens of the same text")
         return
+    tokenizer.refuse_others(args.folder)  # before sentencepiece takes its minutes
     tokens = tokenizer.make(texts, args.kind, args.size, _lexicon(args, texts))
     tokens.save(args.folder, settings)
     print(f"{args.folder}: {summary(tokens, texts)}")

@@ -72,10 +72,12 @@ class Tokenizer:
         `settings` is how the tokens were made; `settings_of` gives it back.
 
         Raises:
-            UserError: the disk is full or must not be written; the old folder is as it was.
+            UserError: the folder holds something else, or the disk is full or must not be written; it is as it was.
         """
         folder = Path(folder)
-        beside, old = (folder.with_name(folder.name + end) for end in (".part", ".old"))
+        refuse_others(folder)
+        # Hidden: a folder tokens.old may be what somebody has put by.
+        beside, old = (folder.with_name(f".{folder.name}{end}") for end in (".part", ".old"))
         about = {"version": VERSION, "kind": self.kind, "vocab_size": self.vocab_size}
         about |= {"fingerprint": self.fingerprint(), "settings": settings or {}}
         told = json.dumps(about, ensure_ascii=False, indent=1) + "\n"
@@ -155,6 +157,16 @@ def make(texts: Sequence[str], kind: str, size: int | None = None, lexicon: phon
         model, listed = pieces.train_sentencepiece(texts, kind, size)
         files = {"sentencepiece.model": model}
     return Tokenizer(kind, [BLANK, UNKNOWN, *listed], _splitter(kind, files))
+
+
+def refuse_others(folder: Path) -> None:
+    """Raises UserError if the folder holds what is no token file, for `save` would take it away."""
+    own = {"tokens.txt", "tokenizer.json", ".DS_Store", *(name for names in _FILES.values() for name in names)}
+    others = sorted({path.name for path in folder.iterdir()} - own) if folder.is_dir() else []
+    held = f"holds {others[0]}" if others else "is a file" if folder.is_file() else ""
+    if held or folder.resolve() == Path.cwd():
+        held = held or "is the folder you are in"
+        raise UserError(f"{folder}: {held}, which tokens would replace; name a folder of their own, e.g. data/tokens")
 
 
 def settings_of(folder: Path) -> dict[str, Any]:

@@ -86,6 +86,31 @@ def test_a_mistake_is_one_line_and_nothing_is_written(more, line, train, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]
 
 
+@pytest.mark.parametrize(("place", "held"), [("", "holds train.jsonl"), ("train.jsonl", "is a file")])
+def test_tokens_replace_nothing_but_tokens(place, held, train, tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{}")  # that of somebody else
+    before = (tmp_path / "train.jsonl").read_bytes()
+    with pytest.raises(UserError, match=f"{held}, which tokens would replace; name a folder"):
+        tokenize.main([train, str(tmp_path / place)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tokenizer.json", "train.jsonl"]
+    assert (tmp_path / "train.jsonl").read_bytes() == before
+
+
+def test_the_folder_we_are_in_is_not_replaced(train, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match="is the folder you are in, which tokens would replace"):
+        tokenize.main([train, "."])
+
+
+def test_tokens_that_were_put_by_stay(train, tmp_path):
+    tokenize.main([train, str(tmp_path / "tokens.old"), "--size", "9"])
+    for size in ("8", "10"):
+        tokenize.main([train, str(tmp_path / "tokens"), "--size", size])
+    assert Tokenizer.load(tmp_path / "tokens.old").vocab_size == 9
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tokens", "tokens.old", "train.jsonl"]
+
+
 def test_making_tokens_needs_no_torch(train, tmp_path):
     code = f"import sys; from asrtts.bin import tokenize; tokenize.main([{train!r}, {str(tmp_path / 'tokens')!r}]);"
     subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], check=True)
