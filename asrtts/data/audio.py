@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
+import os
 
 import numpy as np
 
@@ -24,9 +24,12 @@ def read(utterance: Utterance, sample_rate: int) -> np.ndarray:
     try:
         with soundfile.SoundFile(stored(utterance)) as sound:
             rate = sound.samplerate
-            sound.seek(min(round(utterance.start * rate), sound.frames))
+            first = min(round(utterance.start * rate), sound.frames)
+            if first:  # some codecs, such as GSM, can only be read from their beginning
+                sound.seek(first)
             count = round(utterance.seconds * rate) if utterance.seconds else -1
-            samples = sound.read(count, dtype="float32", always_2d=True)
+            rest = -1 if sound.seekable() else sound.frames
+            samples = sound.read(count if count >= 0 else rest, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         raise UserError(_unreadable(utterance, error)) from None
     if utterance.channel >= samples.shape[1]:
@@ -48,10 +51,13 @@ def stored(utterance: Utterance) -> str | io.BytesIO:
     """What libsndfile reads: the path of the audio file, or the bytes of it that a tar shard holds.
 
     Raises:
-        OSError: the file has no header; the shard is gone or ends before, or another utterance is at that place.
+        OSError: it is no file, or one without a header; the shard is gone or ends before, or another utterance is at
+            that place.
     """
     if utterance.audio.lower().endswith(".raw"):  # soundfile would want to be told what is in it
         raise OSError("samples without a header, of no known rate and form; write it as wav or flac")
+    if os.path.exists(utterance.audio) and not os.path.isfile(utterance.audio):  # a pipe would be waited for
+        raise OSError("a folder, a pipe or a device, no file")
     if not utterance.size:
         return utterance.audio
     with open(utterance.audio, "rb") as shard:
@@ -76,7 +82,7 @@ def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
 
 
 def _unreadable(utterance: Utterance, error: Exception) -> str:
-    if not Path(utterance.audio).is_file():
+    if not os.path.exists(utterance.audio):
         return (
             f"{utterance.audio}: the audio of {utterance.utt_id} is gone; "
             "if the corpus moved, run `asrtts prepare` again (stage 1)"

@@ -32,7 +32,9 @@ KINDS = {
     "audio-leak": Kind("stop", "take the copies out of one of the two splits"),
     "wrong-tokens": Kind("stop", "make tokens of this corpus: `asrtts tokenize`"),
     "missing-audio": Kind("drop", "get the file again (stage 0) or take its transcript out", True),
-    "unreadable": Kind("drop", "get the file again (stage 0)", True),
+    "unreadable": Kind(
+        "drop", "get the file again (stage 0), or convert it to wav or flac with ffmpeg or sph2pipe", True
+    ),
     "empty": Kind("drop", "get the file again (stage 0)", True),
     "truncated": Kind("drop", "get the file again (stage 0), or correct the end of the segment"),
     "not-finite": Kind("drop", "write the file again from its source", True),

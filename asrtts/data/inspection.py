@@ -7,7 +7,6 @@ import os
 import struct
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from asrtts.data import audio
 from asrtts.data.utterance import Utterance
 
-VERSION = 4  # of what is looked for: another number, and everything is inspected again
+VERSION = 5  # of what is looked for: another number, and everything is inspected again
 SLACK = 0.01  # seconds by which a rounded duration may exceed the file; `audio.read` grants the same
 LONGEST = 3 * 3600  # seconds; a damaged header promises years, and the memory for them would be asked for
 STREAMED = 0x7FFF0000  # a wav written to a pipe claims this many bytes or more, since its writer did not know
@@ -59,8 +58,7 @@ def inspect(utterance: Utterance, limits: Limits) -> Inspection:
                     f"{wanted / rate / 3600:.1f} h in one utterance: a damaged header, or a recording without segments"
                 )
                 return Inspection(sample_rate=rate, findings=(("unreadable", found),))
-            sound.seek(min(first, frames))
-            samples = _read(sound, min(wanted, max(frames - first, 0)))
+            samples = _read(sound, min(first, frames), min(wanted, max(frames - first, 0)))
     except (soundfile.SoundFileError, RuntimeError, OSError, ValueError) as error:
         return Inspection(findings=(_why_unreadable(utterance.audio, error),))
     if utterance.channel >= channels:
@@ -73,7 +71,9 @@ def inspect(utterance: Utterance, limits: Limits) -> Inspection:
     elif len(samples) < wanted - SLACK * rate:
         findings.append(("truncated", f"{wanted / rate:.2f} s are promised, {len(samples) / rate:.2f} s are there"))
     elif not len(samples):
-        findings.append(("empty", "no samples"))
+        unsaid = promised[1] if promised and not utterance.start else 0
+        more = f"; so the header says, yet {unsaid} bytes follow: if a recorder was killed, ffmpeg can mend the file"
+        findings.append(("empty", "no samples" + (more if unsaid else "")))
     if channels > 1:
         findings.append(("channels", f"{channels} channels, number {utterance.channel} is used"))
     mono = np.ascontiguousarray(samples[:, utterance.channel])
@@ -82,11 +82,13 @@ def inspect(utterance: Utterance, limits: Limits) -> Inspection:
     return Inspection(round(len(mono) / rate, 7), rate, _digest(mono, rate), tuple(findings))
 
 
-def _read(sound: Any, wanted: int) -> np.ndarray:
+def _read(sound: Any, first: int, wanted: int) -> np.ndarray:
     """(S, C) float32; where decoding breaks off (a FLAC that was cut), what comes before that, in whole blocks."""
     import soundfile
 
-    first, block = sound.tell(), sound.samplerate // 10
+    block = sound.samplerate // 10
+    if first:  # some codecs, such as GSM, can only be read from their beginning
+        sound.seek(first)
     try:
         return sound.read(wanted, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError):
@@ -173,8 +175,8 @@ def _digest(mono: np.ndarray, rate: int) -> str:
 
 
 def _why_unreadable(path: str, error: Exception) -> tuple[str, str]:
-    if not Path(path).exists():
+    if not os.path.exists(path):  # pathlib's raises for a name that is too long
         return "missing-audio", "no such file"
-    if Path(path).is_file() and not Path(path).stat().st_size:
+    if os.path.isfile(path) and not os.path.getsize(path):
         return "empty", "a file of 0 bytes"
     return "unreadable", " ".join(str(error).split())

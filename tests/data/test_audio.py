@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import soundfile
@@ -88,6 +90,19 @@ def test_an_empty_file_is_one_line(wav):
 def test_a_file_that_is_gone_says_so(tmp_path):
     line = refusal(Utterance("u", str(tmp_path / "gone.wav"), ""))
     assert "the audio of u is gone; if the corpus moved, run `asrtts prepare` again" in line
+
+
+def test_a_codec_without_places_is_read_from_its_beginning(wav):
+    path = wav(tone(1.0, 8000), rate=8000, subtype="GSM610")
+    for seconds in (0.0, 1.0):
+        assert len(audio.read(Utterance("u", path, "", seconds=seconds), 8000)) == pytest.approx(8000, abs=320)
+    refusal(Utterance("u", path, "", start=0.5, seconds=0.2))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.wav")
+    for path in (tmp_path, tmp_path / "a.wav"):
+        assert "u cannot be read (a folder, a pipe or a device, no file)" in refusal(Utterance("u", str(path), ""))
 
 
 def test_a_file_that_is_no_audio_is_one_line(tmp_path):

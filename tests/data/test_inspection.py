@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -75,6 +76,23 @@ def test_a_wav_whose_writer_could_not_know_its_length_is_not_truncated(tmp_path)
     assert look(path).findings == ()
 
 
+@pytest.mark.parametrize("riff", [None, 0])
+def test_a_wav_whose_recorder_was_killed_says_how_much_is_in_it(tmp_path, riff):
+    path = write(tmp_path / "a.wav", noise(), subtype="PCM_16")
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, data.index(b"data") + 4, 0)
+    if riff is not None:
+        struct.pack_into("<I", data, 4, riff)
+    path.write_bytes(data)
+    ((kind, found),) = look(path).findings
+    assert kind == "empty" and f"yet {2 * RATE} bytes follow" in found
+
+
+def test_a_codec_without_places_is_inspected_whole(tmp_path):
+    path = write(tmp_path / "a.wav", noise(), subtype="GSM610")
+    assert look(path).findings == () and look(path).seconds == pytest.approx(1, abs=0.04)
+
+
 def test_chunks_before_and_after_the_data_are_no_fault(tmp_path):
     path = write(tmp_path / "a.wav", noise(), subtype="PCM_16")
     data = path.read_bytes()
@@ -96,8 +114,15 @@ def test_what_is_no_audio_is_unreadable(tmp_path, content):
     assert kinds(tmp_path / "a.wav") == ["unreadable"]
 
 
-def test_a_folder_in_place_of_audio_is_unreadable(tmp_path):
+def test_what_is_no_file_is_unreadable(tmp_path):
     assert kinds(tmp_path) == ["unreadable"]
+    os.mkfifo(tmp_path / "a.wav")  # reading it would wait for a writer
+    assert kinds(tmp_path / "a.wav") == ["unreadable"]
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000, "a\0b.wav"])
+def test_a_name_that_no_file_can_have_is_a_missing_file(tmp_path, name):
+    assert kinds(tmp_path / name) == ["missing-audio"]
 
 
 def test_a_header_that_promises_years_asks_for_no_memory(tmp_path):
