@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -48,19 +49,24 @@ def missing(root: Path, corpus: str, wanted: str, archives: Iterable[Archive]) -
 def read_lines(path: Path) -> list[tuple[int, str]]:
     """The lines of a text file of a corpus with their numbers, without blanks around them; empty lines are left out.
 
-    The byte order mark of Windows editors is no part of the first id, and U+2028 and its like end no line.
+    The byte order mark of Windows editors is no part of an id (where such files were joined, it is on any line), and
+    U+2028 and its like end no line.
 
     Raises:
-        UserError: the file is missing or not UTF-8.
+        UserError: the file is missing, damaged or not UTF-8.
     """
     try:
         content = path.read_bytes()
-        text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").replace("\n\ufeff", "\n")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; the corpus is not complete, get it again (stage 0)") from None
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{line}: not UTF-8; convert the file, e.g. `iconv -f gbk -t utf-8`") from None
+        origin = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "gbk"
+        raise UserError(f"{path}:{line}: not UTF-8; convert the file, e.g. `iconv -f {origin} -t utf-8`") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
+    if "\0" in text:  # which a disk that lost its power leaves, too
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UserError(f"{path}:{line}: a zero byte; the file is damaged, or UTF-16 (`iconv -f utf-16le -t utf-8`)")
     return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]

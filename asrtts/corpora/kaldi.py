@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import subprocess
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,9 +74,11 @@ def _read(folder: Path, allow_pipes: bool, cache: Path) -> list[Utterance]:
     origin = segments or recordings
     for utt_id in text.values:
         if utt_id not in origin.values:
-            raise UserError(f"{text.at(utt_id)}: utterance {utt_id} is not in {origin.path}")
+            raise UserError(f"{text.at(utt_id)}: utterance {utt_id} is not in {origin.path}{_alike(utt_id, origin)}")
         if utt_id not in speakers.values:
-            raise UserError(f"{text.at(utt_id)}: utterance {utt_id} is not in {speakers.path}")
+            raise UserError(
+                f"{text.at(utt_id)}: utterance {utt_id} is not in {speakers.path}{_alike(utt_id, speakers)}"
+            )
     unwritten = [utt_id for utt_id in origin.values if utt_id not in text.values]
     if unwritten:
         warn(f"{origin.path}: {len(unwritten)} utterances are not in text and left out, e.g. {unwritten[0]}")
@@ -87,12 +90,14 @@ def _read(folder: Path, allow_pipes: bool, cache: Path) -> list[Utterance]:
     lengths = {recording: _length(audio[recording], recordings.at(recording)) for recording in wanted}
     found = []
     for utt_id, words in text.values.items():
-        recording, start, end = cuts[utt_id]
+        recording, start, end, channel = cuts[utt_id]
         length = lengths[recording]
-        if max(end - OVERSHOOT, start) >= length:
-            raise UserError(f"{segments.at(utt_id)}: {utt_id} ends at {end:g} s, {recording} lasts {length:.2f} s")
-        seconds = (length if end < 0 else min(end, length)) - start
-        found.append(Utterance(utt_id, audio[recording], words, speakers.values[utt_id], start, round(seconds, 6)))
+        seconds = round((length if end < 0 else min(end, length)) - start, 6)
+        if end - OVERSHOOT >= length or seconds <= 0:  # 0 seconds would be the whole recording
+            what = f"ends at {end:g} s" if end >= length else f"begins at {start:g} s and has no length"
+            raise UserError(f"{segments.at(utt_id)}: {utt_id} {what}, {recording} lasts {length:.2f} s")
+        place = {"start": start, "seconds": seconds, "channel": channel}
+        found.append(Utterance(utt_id, audio[recording], words, speakers.values[utt_id], **place))
     return found
 
 
@@ -111,18 +116,30 @@ def _table(path: Path, may_be_empty: bool = False) -> _Table:
     return _Table(path, values, lines)
 
 
-def _cut(segments: _Table, utt_id: str, recordings: _Table) -> tuple[str, float, float]:
-    """A line of segments: recording, start and end in seconds; an end of -1 is the recording's."""
+def _alike(key: str, table: _Table) -> str:
+    """The tail of an error line where a key differs from one in the table in what cannot be seen."""
+    form = unicodedata.normalize("NFKC", key)
+    same = next((other for other in table.values if unicodedata.normalize("NFKC", other) == form), None)
+    return f", which has {same!a} where this is {key!a}; write both in one form of Unicode (NFC)" if same else ""
+
+
+def _cut(segments: _Table, utt_id: str, recordings: _Table) -> tuple[str, float, float, int]:
+    """A line of segments: recording, start and end in seconds (-1: the recording's end), and perhaps the channel."""
     fields = segments.values[utt_id].split()
     try:
         recording, start, end = fields[0], float(fields[1]), float(fields[2])
+        channel = int(fields[3]) if len(fields) > 3 else 0
     except (IndexError, ValueError):
-        raise UserError(f"{segments.at(utt_id)}: wanted `utterance recording start end`, times in seconds") from None
+        wanted = "`utterance recording start end`, times in seconds, and perhaps the channel, a number from 0 on"
+        raise UserError(f"{segments.at(utt_id)}: wanted {wanted}") from None
+    if channel < 0 or len(fields) > 4:
+        found = " ".join(fields[3:])
+        raise UserError(f"{segments.at(utt_id)}: wanted one channel from 0 on behind the times, found {found:.60}")
     if not (start >= 0 and (end > start or end == -1)):  # not a number fails here too
         raise UserError(f"{segments.at(utt_id)}: {utt_id} goes from {start:g} s to {end:g} s")
     if recording not in recordings.values:
         raise UserError(f"{segments.at(utt_id)}: recording {recording} of {utt_id} is not in {recordings.path}")
-    return recording, start, end
+    return recording, start, end, channel
 
 
 def _audio(recordings: _Table, wanted: list[str], allow_pipes: bool, cache: Path) -> dict[str, str]:
@@ -140,8 +157,9 @@ def _audio(recordings: _Table, wanted: list[str], allow_pipes: bool, cache: Path
         elif re.search(r"\.ark:\d+$", entry):
             raise UserError(f"{at}: the audio of {recording} lies within an ark, which is not read; write wav or flac")
         else:
-            here, beside = Path(entry), recordings.path.parent / entry
-            audio[recording] = os.path.abspath(beside if not here.exists() and beside.exists() else here)
+            beside = recordings.path.parent / entry
+            elsewhere = not os.path.exists(entry) and os.path.exists(beside)
+            audio[recording] = os.path.abspath(beside if elsewhere else entry)
     if pipes:
         cache.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # the commands are processes of their own
@@ -170,5 +188,7 @@ def _length(audio: str, at: str) -> float:
 
     try:
         return soundfile.info(stored(Utterance("", audio, ""))).duration
-    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+    except (soundfile.SoundFileError, RuntimeError, OSError, ValueError) as error:
+        if not os.path.exists(audio):
+            raise UserError(f"{at}: {audio}: no such file; correct the path, or get the file") from None
         raise UserError(f"{at}: {audio} cannot be read ({error})") from None

@@ -30,7 +30,7 @@ def read(utterance: Utterance, sample_rate: int) -> np.ndarray:
             count = round(utterance.seconds * rate) if utterance.seconds else -1
             rest = -1 if sound.seekable() else sound.frames
             samples = sound.read(count if count >= 0 else rest, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+    except (soundfile.SoundFileError, RuntimeError, OSError, ValueError) as error:
         raise UserError(_unreadable(utterance, error)) from None
     if utterance.channel >= samples.shape[1]:
         raise UserError(

@@ -54,6 +54,18 @@ def test_links_to_folders_of_one_name_stay_two_splits(tmp_path: Path) -> None:
     assert sorted(kaldi.utterances(tmp_path / "data")) == ["test", "train"]
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000])
+def test_a_path_that_no_file_can_have_is_left_to_prepare(tmp_path: Path, name: str) -> None:
+    root = folder(tmp_path / "s", wav_scp=f"u1 {name}.wav\nu2 b.wav\n")
+    assert kaldi.utterances(root)["s"][0].audio.endswith(f"{name}.wav")
+
+
+def test_a_recording_that_is_gone_is_named(tmp_path: Path) -> None:
+    root = folder(tmp_path / "s", wav_scp="r gone.wav\n", segments="x1 r 0 1\nx2 r 1 2\n", **SEGMENTS)
+    with pytest.raises(UserError, match=r"wav.scp:1: .*gone.wav: no such file"):
+        kaldi.utterances(root)
+
+
 def test_a_recording_without_a_header_is_named(tmp_path: Path) -> None:
     root = folder(tmp_path / "s", wav_scp="r r.raw\n", segments="x1 r 0 1\nx2 r 1 2\n", **SEGMENTS)
     (root / "r.raw").write_bytes(b"\1\2" * 32000)
@@ -75,6 +87,11 @@ def test_files_of_a_windows_editor_read_as_any_other(tmp_path: Path) -> None:
     assert kaldi.utterances(root) == kaldi.utterances(plain)
 
 
+def test_files_of_a_windows_editor_may_be_joined(tmp_path: Path) -> None:
+    root = folder(tmp_path / "s", text="\ufeffu1 HELLO YOU\r\n\ufeffu2\r\n")
+    assert [(u.utt_id, u.text) for u in kaldi.utterances(root)["s"]] == [("u1", "HELLO YOU"), ("u2", "")]
+
+
 def test_a_rare_character_ends_no_line(tmp_path: Path) -> None:
     root = folder(tmp_path / "s", text="u1 HELLO\u2028YOU \x85 \x0c \U0001f600\nu2 X\n")
     assert [u.text for u in kaldi.utterances(root)["s"]] == ["HELLO\u2028YOU \x85 \x0c \U0001f600", "X"]
@@ -85,6 +102,12 @@ def test_segments_are_stretches_of_recordings(tmp_path: Path) -> None:
     found = kaldi.utterances(root)["s"]
     assert [(u.utt_id, u.start, u.seconds) for u in found] == [("x1", 0.5, 0.75), ("x2", 1.5, 0.5)]
     assert {u.audio for u in found} == {str(root / "a.wav")}
+
+
+def test_a_segment_may_name_its_channel(tmp_path: Path) -> None:
+    root = folder(tmp_path / "s", segments="x1 u1 0 1 1\nx2 u1 1 2\n", **SEGMENTS)
+    soundfile.write(root / "a.wav", np.zeros((16000, 2), dtype="float32"), 8000)
+    assert [(u.utt_id, u.channel) for u in kaldi.utterances(root)["s"]] == [("x1", 1), ("x2", 0)]
 
 
 def test_a_segment_may_end_half_a_second_late_and_is_cut(tmp_path: Path) -> None:
@@ -103,6 +126,11 @@ def test_a_segment_may_end_half_a_second_late_and_is_cut(tmp_path: Path) -> None
         ("x2 u1 zero 1", "wanted `utterance recording start end`"),
         ("x2 u1 0", "wanted `utterance recording start end`"),
         ("x2 u7 0 1", "recording u7 of x2 is not in"),
+        ("x2 u1 0 1 A", "wanted `utterance recording start end`, .* perhaps the channel"),
+        ("x2 u1 0 1 -1", "wanted one channel from 0 on behind the times, found -1"),
+        ("x2 u1 0 1 0 1", "wanted one channel from 0 on behind the times, found 0 1"),
+        ("x2 u1 0 1e-9", "x2 begins at 0 s and has no length"),
+        ("x2 u1 2.5 -1", "x2 begins at 2.5 s and has no length, u1 lasts 2.00 s"),
     ],
 )
 def test_a_bad_segment_is_named_with_its_line(tmp_path: Path, line: str, said: str) -> None:
@@ -120,6 +148,12 @@ def test_a_bad_segment_is_named_with_its_line(tmp_path: Path, line: str, said: s
         ("utt2spk", "u1 s\n", "text:2: utterance u2 is not in .*utt2spk"),
         ("text", "u1 A\nu3 B\n", "text:2: utterance u3 is not in .*wav.scp"),
         ("text", "", "text: the file is empty"),
+        ("text", "u1 A\nu2 B\0\n", "text:2: a zero byte; the file is damaged, or UTF-16"),
+        (
+            "text",
+            "u1 A\nｕ2 B\n",
+            r"text:2: .*wav.scp, which has 'u2' where this is '\\uff552'; write both in one form",
+        ),
         ("wav_scp", "u1 feats.ark:17\nu2 b.wav\n", "wav.scp:1: the audio of u1 lies within an ark"),
         ("wav_scp", "u1 a.wav\nu2 sph2pipe b.sph |\n", "wav.scp:2: the audio of u2 is a command .*--allow-pipes"),
     ],

@@ -179,7 +179,7 @@ def test_aishell_reads_a_transcript_with_tabs_and_empty_lines(tmp_path: Path) ->
 def test_a_transcript_that_is_not_utf8_is_named_with_its_line_and_what_to_do(tmp_path: Path, encoding: str) -> None:
     transcript = aishell_tree(tmp_path) / "transcript/aishell_transcript_v0.8.txt"
     transcript.write_bytes("U1 好\n".encode(encoding))
-    with pytest.raises(UserError, match=r"_v0.8.txt:1: not UTF-8; convert the file, e.g. `iconv"):
+    with pytest.raises(UserError, match=f"_v0.8.txt:1: not UTF-8; convert the file, e.g. `iconv -f {encoding} -t"):
         aishell.utterances(tmp_path)
 
 
