@@ -46,6 +46,15 @@ def missing(root: Path, corpus: str, wanted: str, archives: Iterable[Archive]) -
     raise UserError(f"{root}: no {corpus} here (looked for {wanted}); get it with `asrtts download {corpus} {root}`")
 
 
+def recordings(folder: Path, below: str = "*") -> dict[str, Path]:
+    """The flac and wav files of a folder (`below`: a glob) by their stems; where a file is there as both, the wav.
+
+    Their endings may be in upper case. `._a.wav` is no sound: macOS keeps there what a foreign disk cannot hold.
+    """
+    paths = [p for p in folder.glob(below) if p.suffix.lower() in (".flac", ".wav") and not p.name.startswith("._")]
+    return {path.stem: path for path in sorted(paths, key=lambda path: path.suffix.lower())}
+
+
 def read_lines(path: Path) -> list[tuple[int, str]]:
     """The lines of a text file of a corpus with their numbers, without blanks around them; empty lines are left out.
 

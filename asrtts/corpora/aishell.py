@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from asrtts.config import warn
-from asrtts.corpora._layout import find, missing, read_lines
+from asrtts.corpora._layout import find, missing, read_lines, recordings
 from asrtts.corpora._obtaining import obtain, openslr
 from asrtts.data.fetching import Archive
 from asrtts.data.utterance import Utterance
@@ -71,8 +71,8 @@ def _read_texts(path: Path) -> dict[str, str]:
 
 
 def _read(folder: Path, texts: dict[str, str]) -> list[Utterance]:
-    """One split: a folder for each speaker. Where a file is there as wav and as flac, the wav is taken."""
-    audio = {path.stem: path for kind in ("flac", "wav") for path in folder.glob(f"*/*.{kind}")}
+    """One split: a folder for each speaker."""
+    audio = recordings(folder, "*/*")
     silent = sorted(audio.keys() - texts.keys())
     if silent:
         warn(f"{folder}: {len(silent)} recordings without transcript are left out, e.g. {silent[0]}")

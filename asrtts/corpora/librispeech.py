@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asrtts.config import warn
-from asrtts.corpora._layout import find, missing, read_lines
+from asrtts.corpora._layout import find, missing, read_lines, recordings
 from asrtts.corpora._obtaining import obtain, openslr
 from asrtts.data.fetching import Archive
 from asrtts.data.utterance import Utterance
@@ -70,18 +70,19 @@ def _find(root: Path, subset: str) -> Path | None:
 
 
 def _read(subset: Path) -> list[Utterance]:
-    """<speaker>/<chapter>/<speaker>-<chapter>.trans.txt has the lines of the flac files beside it."""
+    """<speaker>/<chapter>/<speaker>-<chapter>.trans.txt has the lines of the audio files beside it."""
     found, unheard = [], []
     for chapter in sorted(subset.glob("[0-9]*/[0-9]*")):
-        audio = {path.stem for path in chapter.glob("*.flac")}
-        for transcript in sorted(chapter.glob("*.trans.txt")):
+        audio, named = recordings(chapter), set()
+        for transcript in sorted(chapter.glob("[0-9]*.trans.txt")):
             for number, line in read_lines(transcript):
                 utt_id, *text = line.split(maxsplit=1)
                 if not utt_id.startswith(f"{chapter.parent.name}-{chapter.name}-") or not text:
                     raise UserError(f"{transcript}:{number}: wanted `speaker-chapter-number TEXT`, found {line[:60]!r}")
-                found.append(Utterance(utt_id, str(chapter / f"{utt_id}.flac"), text[0], chapter.parent.name))
-                audio.discard(utt_id)
-        unheard += sorted(audio)
+                path = audio.get(utt_id, chapter / f"{utt_id}.flac")
+                found.append(Utterance(utt_id, str(path), text[0], chapter.parent.name))
+                named.add(utt_id)
+        unheard += sorted(audio.keys() - named)
     if unheard:
         warn(f"{subset}: {len(unheard)} audio files without transcript are left out, e.g. {unheard[0]}")
     return found

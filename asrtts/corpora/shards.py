@@ -64,7 +64,7 @@ def utterances(root: Path) -> dict[str, list[Utterance]]:
 
 
 def _shards(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.tar"))
+    return sorted(folder.glob("[!.]*.tar"))  # ._a.tar is what macOS keeps beside a.tar
 
 
 def _read(shard: Path) -> list[Utterance]:
@@ -74,6 +74,8 @@ def _read(shard: Path) -> list[Utterance]:
         with tarfile.open(shard, "r:") as members:
             for member in members:
                 key, dot, suffix = member.name.rpartition(".")
+                if key.rpartition("/")[2].startswith("._"):  # what a tar of macOS holds beside each file
+                    continue
                 if member.isreg() and not member.issparse() and dot + suffix.lower() in AUDIO + TEXTS:
                     _put(samples.setdefault(key, _Sample()), members, member, dot + suffix.lower(), shard)
             end = members.offset

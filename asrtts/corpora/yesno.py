@@ -41,7 +41,7 @@ def utterances(root: Path) -> dict[str, list[Utterance]]:
     """
     tree = _find(root) or missing(root, "yesno", "waves_yesno/[01]_*.wav", [ARCHIVE])
     found = []
-    for path in sorted(tree.glob("*.wav")):
+    for path in sorted(tree.glob("[!.]*.wav")):
         if not _NAME.fullmatch(path.stem):
             raise UserError(f"{path}: wanted a name of eight 0 or 1, such as 0_1_1_0_0_1_0_1.wav; move the file away")
         text = " ".join(_WORDS[digit] for digit in path.stem.split("_"))

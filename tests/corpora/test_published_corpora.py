@@ -116,6 +116,29 @@ def test_librispeech_counts_audio_without_transcript(tmp_path: Path, capsys: pyt
     assert "1 audio files without transcript are left out, e.g. 5-77-0099" in capsys.readouterr().err
 
 
+def test_what_macos_keeps_beside_a_file_is_no_file_of_a_corpus(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chapter(tmp_path, "test-clean", 5, 2)
+    aishell_tree(tmp_path)
+    write(tmp_path / "yesno/1_1_1_1_0_0_0_0.wav"), write(tmp_path / "yesno/0_1_1_1_0_0_0_0.wav")
+    for path in [path for path in tmp_path.rglob("*") if path.is_file()]:
+        path.with_name("._" + path.name).write_bytes(b"\0\5\x16\7\xff")
+    assert len(librispeech.utterances(tmp_path)["test-clean"]) == 2
+    assert aishell.utterances(tmp_path)["train"] and yesno.utterances(tmp_path / "yesno")["test"]
+    assert "._" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", [".FLAC", ".wav", ".WAV"])
+def test_endings_may_be_in_upper_case_and_librispeech_wav(tmp_path: Path, ending: str) -> None:
+    chapter(tmp_path, "test-clean", 5, 2)
+    aishell_tree(tmp_path, "flac")
+    for path in list(tmp_path.rglob("*.flac")):
+        path.rename(path.with_suffix(ending))
+    found = [*librispeech.utterances(tmp_path)["test-clean"], *aishell.utterances(tmp_path)["train"]]
+    assert len(found) > 2 and all(Path(u.audio).is_file() for u in found)
+
+
 def test_librispeech_names_a_line_of_another_form(tmp_path: Path) -> None:
     chapter(tmp_path, "test-clean", 5, 1)
     write(tmp_path / "test-clean/5/77/5-77.trans.txt", "5-77-0000 HELLO\n6-77-0001 HELLO\n")

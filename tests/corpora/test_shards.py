@@ -56,6 +56,12 @@ def test_folders_are_splits_and_shards_follow_each_other(tmp_path):
     )
 
 
+def test_what_macos_keeps_beside_a_file_is_no_sample(tmp_path):
+    (tmp_path / "._000000.tar").write_bytes(b"\0\5\x16\7")
+    make(tmp_path / "000000.tar", ("._b.flac", b"\0\5"), ("x/._b.txt", b"\xff"), ("._a.json", b"\xff"), *GOOD)
+    assert [u.utt_id for u in shards.utterances(tmp_path)[tmp_path.name]] == ["b", "a"]
+
+
 def test_texts_stand_for_text_and_json_for_the_speaker(tmp_path):
     make(tmp_path / "0.tar", ("a.json", b'{"text": "j", "speaker": "s"}'), ("a.txt", b"t"), ("a.wav", b"1"))
     assert [(u.text, u.speaker) for u in shards.utterances(tmp_path)[tmp_path.name]] == [("t", "s")]
