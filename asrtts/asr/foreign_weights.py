@@ -8,14 +8,12 @@ encoder's here: WeNet's `global_cmvn` belongs into the statistics of `data/featu
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -68,7 +66,13 @@ def start_from(source: str, encoder: nn.Module, settings: Settings) -> None:
     if toolkit == "asrtts":
         ours = {k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")}
     else:
-        found, ours = convert(weights, toolkit)
+        try:
+            found, ours = convert(weights, toolkit)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from None
+        except (LookupError, RuntimeError, ValueError) as error:  # names and shapes of anything
+            reason = " ".join(str(error).split())
+            raise UserError(f"{file}: no Conformer of relative attention and macaron ({reason:.120})") from None
         for key in (key for key in Config.model_fields if key != "layer_drop" and "dropout" not in key):
             wanted, there = getattr(settings, key, None), getattr(found, key)
             if wanted != there:
@@ -88,11 +92,14 @@ def _read(path: Path) -> dict[str, Tensor]:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file of weights") from None
-    except (OSError, RuntimeError, EOFError, KeyError, SafetensorError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:  # of bytes that are no pickle torch may raise any
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it asks for {refused[1]}" if refused else " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: damaged, or holds more than tensors ({reason:.120})") from None
     weights = weights.get("model", weights) if isinstance(weights, dict) else weights
-    if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
+    if not isinstance(weights, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in weights.items()
+    ):
         raise UserError(f"{path}: wanted a file of weights alone, such as ESPnet's valid.acc.ave.pth or WeNet's avg.pt")
     return weights
 

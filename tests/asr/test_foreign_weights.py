@@ -159,6 +159,36 @@ def test_weights_of_another_shape_are_refused_by_the_setting(espnet_file, toolki
         start_from(f"{toolkit}:{espnet_file[0]}", Encoder(settings, 20), settings)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("encoders.x.norm_ff.weight", torch.zeros(1)),
+        ("after_norm.weight", torch.tensor(1.0)),
+        ("after_norm.weight", torch.zeros(15)),
+        ("embed.conv.2.weight", torch.zeros(4)),
+        ("embed.out.0.weight", torch.zeros(16)),
+        ("embed.out.0.weight", torch.zeros(16, 17)),
+        ("encoders.0.self_attn.linear_k.weight", torch.zeros(7, 5)),
+        (5, torch.zeros(1)),
+    ],
+)
+def test_weights_of_something_else_are_one_line_that_names_the_file(espnet_file, name, value):
+    path, encoder = espnet_file
+    name = f"encoder.{name}" if isinstance(name, str) else name
+    torch.save(torch.load(path, weights_only=True) | {name: value}, path)
+    with pytest.raises(UserError, match=f"{path.name}: ") as caught:
+        start_from(f"espnet:{path}", encoder, SMALL)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"seed: 1\ndata:\n  train: data/train\n", b"hello\n", b"PK\3\4" + bytes(99)])
+def test_a_file_that_is_no_checkpoint_is_one_line(tmp_path, content):
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(UserError, match=r"a.pth: damaged, or holds more than tensors \(.") as caught:
+        start_from(f"espnet:{tmp_path / 'a.pth'}", torch.nn.Identity(), Config())
+    assert "\n" not in str(caught.value)
+
+
 class Harm:
     def __reduce__(self):
         return (open, ("harm-was-done", "w"))
