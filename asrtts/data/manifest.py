@@ -26,6 +26,8 @@ _LINE = re.compile(
     rb'{"utt_id": "([^"\\]*)", "audio": "[^"\\]*", "text": "([^"\\]*)", "speaker": "[^"\\]*", '
     rb'"start": ([0-9]+\.[0-9]+), "seconds": ([0-9]+\.[0-9]+), [^"\\]*"[^\n]*}\n'
 )
+_HALF = re.compile("[\ud800-\udfff]")  # JSON can write what no text can hold
+LARGEST = 1 << 53  # of whole numbers, which JSON has of any length; more bytes are in no file
 CHUNK = 4 << 20  # bytes of a manifest that are read at a time
 _WORDS = {"str": "text", "float": "number", "int": "whole number"}
 
@@ -64,8 +66,11 @@ def parse(line: bytes | str, where: str) -> Utterance:
             raise UserError(
                 f"{where}: key '{key}' holds {value!r:.60}, which is no {_WORDS[Utterance.__annotations__[key]]}"
             )
-        if not isinstance(value, str) and not 0 <= value < math.inf:  # JSON of Python has NaN and Infinity
-            raise UserError(f"{where}: key '{key}' holds {value}; wanted a number from 0 on")
+        most = LARGEST if isinstance(value, int) else math.inf  # JSON of Python has NaN and Infinity
+        if not isinstance(value, str) and not 0 <= value < most:
+            raise UserError(f"{where}: key '{key}' holds {value!r:.60}; wanted a number from 0 on")
+        if key != "audio" and isinstance(value, str) and _HALF.search(value):  # a path may have any bytes
+            raise UserError(f"{where}: key '{key}' holds {value!a:.60}, with half a character of UTF-16; correct it")
     missing = [key for key in ("utt_id", "audio", "text") if key not in record]
     if missing:
         raise UserError(f"{where}: key '{missing[0]}' is missing")

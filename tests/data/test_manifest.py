@@ -83,6 +83,10 @@ def test_a_missing_folder_is_one_line(tmp_path):
         ({"start": -1.0}, "key 'start' holds -1.0; wanted a number from 0 on"),
         ({"text": None}, "key 'text' holds None, which is no text"),
         ({"channel": 0.5}, "key 'channel' holds 0.5, which is no whole number"),
+        ({"seconds": 10**400}, "key 'seconds' holds 1000"),
+        ({"size": 10**30}, "key 'size' holds 1000"),
+        ({"text": "a\ud83d"}, r"key 'text' holds 'a\ud83d', with half a character"),
+        ({"utt_id": "\ude00"}, r"key 'utt_id' holds '\ude00', with half a character"),
         ({"audio": ["a.wav"]}, "key 'audio' holds ['a.wav'], which is no text"),
     ],
 )
