@@ -223,7 +223,8 @@ def of_folders(utterances: Iterable[Utterance]) -> Iterator[Finding]:
     named = {u.audio for u in utterances}
     suffixes = {Path(audio).suffix for audio in named} - {""}
     for folder in sorted({os.path.dirname(audio) for audio in named}):
-        for path in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        listed = os.listdir(folder) if os.path.isdir(folder) and os.access(folder, os.R_OK) else []
+        for path in sorted(listed):
             audio = os.path.join(folder, path)
             if audio not in named and Path(path).suffix in suffixes:
                 yield Finding("no-transcript", "", "", audio, "no transcript names it")

@@ -175,6 +175,8 @@ def _digest(mono: np.ndarray, rate: int) -> str:
 
 
 def _why_unreadable(path: str, error: Exception) -> tuple[str, str]:
+    if isinstance(error, PermissionError):  # of a folder, too: then its files do not seem to exist
+        return "unreadable", "permission denied"
     if not os.path.exists(path):  # pathlib's raises for a name that is too long
         return "missing-audio", "no such file"
     if os.path.isfile(path) and not os.path.getsize(path):

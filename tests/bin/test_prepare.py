@@ -260,6 +260,22 @@ def test_audio_that_no_transcript_names_is_noted(corpus):
     assert [(f["kind"], f["audio"]) for f in corpus.prepare()] == [("no-transcript", left.audio)]
 
 
+def test_audio_in_a_folder_that_may_not_be_entered_is_unreadable(corpus, tmp_path):
+    moved = corpus.splits["train"].pop()
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    Path(moved.audio).rename(locked / "a.wav")
+    corpus.splits["train"].append(replace(moved, audio=str(locked / "a.wav")))
+    locked.chmod(0)
+    try:
+        if os.access(locked, os.R_OK):
+            pytest.skip("the superuser may enter any folder")
+        found = corpus.prepare()
+    finally:
+        locked.chmod(0o700)
+    assert [(f["kind"], f["found"]) for f in found] == [("unreadable", "permission denied")]
+
+
 def test_names_that_are_not_utf8_are_found_and_listed(corpus):
     Path(os.fsdecode(os.fsencode(corpus.root) + b"/gr\xfc\xdf.wav")).write_bytes(b"")
     assert [finding["kind"] for finding in corpus.prepare()] == ["no-transcript"]
