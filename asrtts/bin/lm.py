@@ -106,7 +106,7 @@ def sentences(path: Path) -> list[str]:
     if path.suffix not in (".txt", ".text"):
         return [utterance.text for utterance in manifest.read(path)]
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason}); wanted one sentence a line") from None
     except (FileNotFoundError, IsADirectoryError):

@@ -134,6 +134,11 @@ def test_a_model_of_other_tokens_is_refused_by_name(tones, made, run, tmp_path):
     refused(match, decode.main, run(), tones / "data/test", fused)
 
 
+def test_the_mark_of_a_windows_editor_is_no_part_of_the_text(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfABC\r\nDE\r\n")
+    assert lm.sentences(tmp_path / "a.txt") == ["ABC", "DE"]
+
+
 def test_what_is_wrong_is_one_line(tones, made, run, tmp_path):
     folder, test = run(), tones / "data/test"
     refused("none: no language model here .*lm.json is missing", decode.main, folder, test, f"lm={tmp_path / 'none'}")
