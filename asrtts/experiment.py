@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -214,8 +215,17 @@ class Run:
                 )
 
     def build_model(self, experiment: Experiment, vocab_size: int) -> AsrModel:
+        """Raises UserError if there is not as much memory as the settings ask for."""
         e = experiment
-        return AsrModel(e.encoder, e.heads, e.features.num_bins, vocab_size, e.seed)
+        try:
+            return AsrModel(e.encoder, e.heads, e.features.num_bins, vocab_size, e.seed)
+        except RuntimeError as error:
+            if not (wanted := re.search(r"allocate memory: you tried to allocate (\d+) bytes", str(error))):
+                raise
+            raise UserError(
+                f"one layer of these settings wants {int(wanted[1]) / 1e9:.1f} GB, more than there are; "
+                "lower encoder.dim, or that of a head"
+            ) from None
 
     def load_model(self, weights: str = "model") -> AsrModel:
         """The averaged model, or a snapshot by its name. Raises UserError if the weights are missing or do not fit."""

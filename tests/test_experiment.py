@@ -190,6 +190,15 @@ def test_weights_that_are_not_there_say_how_they_are_made(begun):
     assert not begun.load_model("snapshots/00000100").training
 
 
+def test_a_model_that_no_memory_holds_is_one_line(tones, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 3600000000000 bytes.")
+
+    monkeypatch.setattr(experiment, "AsrModel", refuse)
+    with pytest.raises(UserError, match=r"one layer .* wants 3600.0 GB, more than there are; lower encoder.dim"):
+        Run("none").build_model(load(tones / "conf/ctc.yaml"), 5)
+
+
 def test_damaged_weights_are_one_line(begun):
     path = weights(begun, begun.folder / "model.safetensors")
     path.write_bytes(path.read_bytes()[:1000])
