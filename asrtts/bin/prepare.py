@@ -108,6 +108,8 @@ def _effects(args: argparse.Namespace) -> dict[str, str]:
 def _limits(args: argparse.Namespace) -> Limits:
     if not 0 <= args.min_seconds < args.max_seconds:
         raise UserError(f"--min-seconds {args.min_seconds:g} is not below --max-seconds {args.max_seconds:g}")
+    if not 0 <= args.max_dropped <= 1:
+        raise UserError(f"--max-dropped {args.max_dropped:g}: wanted a share from 0 to 1, e.g. 0.05 for 5 percent")
     for name in ("jobs", "subsampling", "sample_rate"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: wanted 1 or more")

@@ -33,9 +33,10 @@ def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
     if args.utterances < 1 or args.seed < 0:
         raise UserError(f"--utterances {args.utterances}, --seed {args.seed}: wanted at least 1, and 0")
-    goal, beside = args.folder, args.folder.with_name(args.folder.name + ".part")
+    goal = args.folder
     if goal.exists():
         raise UserError(f"{goal}: is there already; name another folder or delete it")
+    beside = goal.with_name(goal.name + ".part")
     index = batching.Index(args.manifest)
     order = np.random.default_rng(args.seed).permutation(len(index))
     try:

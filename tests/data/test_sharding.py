@@ -72,6 +72,9 @@ def test_the_same_command_gives_the_same_bytes(corpus, sharded, tmp_path):
     shard.main([str(corpus), str(tmp_path / "again"), "--utterances", "5"])
     for path in sharded.glob("*.tar"):
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
+    for place in (".", "/"):  # folders without a name
+        with pytest.raises(UserError, match=f"{place}: is there already"):
+            shard.main([str(corpus), place])
     with pytest.raises(UserError, match="again: is there already"):
         shard.main([str(corpus), str(tmp_path / "again")])
 
