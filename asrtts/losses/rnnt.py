@@ -1,7 +1,7 @@
 """The Transducer loss of given logits: exact, summed over all alignments (Graves 2012).
 
 The log-softmax is never stored: each row is read once for its log-sum, the lattice gives it the posteriors of its two
-edges, and the backward reads it a second time if any alignment passes it: d/dz = (p_blank + p_label) softmax(z) -
+edges, and the backward reads it a second time if alignments pass it: d/dz = (p_blank + p_label) softmax(z) -
 onehots. What is kept of a row is three float64, so that nothing cancels where the model is sure. float32 on a CPU runs
 in compiled rows; all else, and CUDA, in tiles of torch operations.
 Training goes through `rnnt_joiner`, where the logits are not stored either; this one is for models that have them.
@@ -22,8 +22,8 @@ from asrtts.losses.rnnt_lattice import edge_posteriors
 TILE = 1 << 20  # logits at a time: 4 MB of float32, what a core's cache holds
 # What is smaller is written as 0: products of it are no normal float32, and a CPU multiplies such many times slower.
 LEAST_GRADIENT = 2.0**-100
-# A row that alignments pass with less than this has a gradient of zero, unless the logits are float64: of random logits
-# that is every other row, and 6e-10 of the whole gradient.
+# A row that alignments pass with less than this has a gradient of zero: of random logits that is every other row, and
+# 6e-10 of the whole gradient. Times the loss where that is below 1, as the gradient of a sure model is as small.
 FAINT = 1e-9
 
 
@@ -97,17 +97,18 @@ class _GivenLogits(torch.autograd.Function):
         way(logits.detach(), *place, blank_id, log_sum, log_blank, log_label)
         _refuse_no_distribution(log_sum)
         loglik, on_blank, on_label = edge_posteriors(log_blank, log_label, *place[1:])
-        ctx.save_for_backward(logits, *place, log_sum, on_blank, on_label)
+        least = 0.0 if logits.dtype == torch.float64 else FAINT
+        ctx.save_for_backward(logits, *place, log_sum, on_blank, on_label, (-loglik).clamp(0.0, 1.0) * least)
         ctx.blank_id, ctx.overwrite = blank_id, overwrite
         return -loglik.to(torch.promote_types(logits.dtype, torch.float32))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, scale):
-        logits, *place, log_sum, on_blank, on_label = ctx.saved_tensors
+        logits, *place, log_sum, on_blank, on_label, faint = ctx.saved_tensors
         grad = logits if ctx.overwrite else torch.empty_like(logits)
         way = _compiled_gradient if _compiles(logits) else _gradient
-        way(logits, *place, ctx.blank_id, log_sum, on_blank, on_label, scale.double().contiguous(), grad)
+        way(logits, *place, ctx.blank_id, log_sum, on_blank, on_label, faint, scale.double().contiguous(), grad)
         return grad, None, None, None, None, None
 
 
@@ -156,12 +157,14 @@ def _log_probs(logits, targets, logit_lens, token_lens, blank_id, log_sum, log_b
         log_blank[cells], log_label[cells] = blank - total, label - total
 
 
-def _gradient(logits, targets, logit_lens, token_lens, blank_id, log_sum, on_blank, on_label, scale, grad) -> None:
+def _gradient(
+    logits, targets, logit_lens, token_lens, blank_id, log_sum, on_blank, on_label, faint, scale, grad
+) -> None:
     """`rnnt_numba.gradient` in torch operations."""
     kind = torch.promote_types(logits.dtype, torch.float32)
     for cells in _tiles(logits, logit_lens, token_lens):
-        faint = on_blank[cells] + on_label[cells] < (0.0 if kind == torch.float64 else FAINT)
-        blank, label = (x[cells].masked_fill(faint, 0.0) * scale[cells[0]] for x in (on_blank, on_label))
+        unread = on_blank[cells] + on_label[cells] < faint[cells[0]]
+        blank, label = (x[cells].masked_fill(unread, 0.0) * scale[cells[0]] for x in (on_blank, on_label))
         z = logits[cells].to(kind, copy=True)
         to_gradient(z, _column(targets, cells, z), blank_id, log_sum[cells], blank, label)
         grad[cells] = torch.nn.functional.hardshrink(z, LEAST_GRADIENT).to(grad.dtype)

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from asrtts.compiled import F32, I32, LEAST, exp
-from asrtts.losses.rnnt import FAINT, LEAST_GRADIENT
+from asrtts.losses.rnnt import LEAST_GRADIENT
 
 
 @njit(fastmath={"contract", "reassoc", "nsz"}, nogil=True, error_model="numpy")
@@ -63,9 +63,11 @@ def of_edge(log_p, own, other):
 
 
 @njit(nogil=True, cache=True)
-def gradient(first, last, logits, targets, frame_lens, token_lens, blank_id, log_sum, on_blank, on_label, scale, grad):
+def gradient(
+    first, last, logits, targets, frame_lens, token_lens, blank_id, log_sum, on_blank, on_label, faint, scale, grad
+):
     """Write the gradient of those frames of logits into `grad`, or over the logits if `grad` is empty; zero beyond
-    the lengths."""
+    the lengths, and in rows that alignments pass with less than `faint` (B,)."""
     frames = logits.shape[1]
     for frame in range(first, last):
         b, t = divmod(frame, frames)
@@ -74,7 +76,7 @@ def gradient(first, last, logits, targets, frame_lens, token_lens, blank_id, log
         for u in range(real):
             row, target, total = rows[u], targets[b, u], log_sum[b, t, u]
             blank, label = on_blank[b, t, u] * scale[b], on_label[b, t, u] * scale[b]
-            if on_blank[b, t, u] + on_label[b, t, u] < FAINT or abs(blank + label) < LEAST_GRADIENT:
+            if on_blank[b, t, u] + on_label[b, t, u] < faint[b] or abs(blank + label) < LEAST_GRADIENT:
                 row[:] = F32(0.0)
                 continue
             log_p, log_q = logits[b, t, u, blank_id] - total, logits[b, t, u, target] - total

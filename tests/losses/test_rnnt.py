@@ -221,6 +221,19 @@ def test_float32_gradient_is_right_to_the_sixth_digit(way, sureness):
     assert error(gradient, reference) < 1e-6 and error(found, wanted) < 1e-6
 
 
+@pytest.mark.parametrize("sureness", [12.0, 20.0, 28.0])
+def test_rows_beside_the_one_sure_alignment_count_where_nothing_else_is_left(way, sureness):
+    """Unsure rows that an alignment passes with 1e-10 are much of a gradient that is no larger itself."""
+    logits, tokens, *lengths = example([80], [30], vocab=100)
+    t = u = 0
+    while t < 80:
+        speaks = u < 30 * (t + 1) // 80
+        logits[0, t, u, tokens[0, u] if speaks else 0] += sureness
+        t, u = (t, u + 1) if speaks else (t + 1, u)
+    found, wanted = (loss_and_gradient(x, tokens, *lengths)[1] for x in (logits.float(), logits.float().double()))
+    assert error(found, wanted) < 1e-6
+
+
 def test_no_gradient_is_so_small_that_products_of_it_are_slow(way):
     logits, *rest = sure(80, 30, 100, 40.0)
     gradient = loss_and_gradient(logits, *rest)[1].abs()
