@@ -20,7 +20,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from _common import interleaved, machine, ratio
+from _common import arguments, interleaved, machine, ratio
 from torch import Tensor
 
 from asrtts.asr.heads import transducer
@@ -94,7 +94,7 @@ def posteriors(case: tuple[Tensor, ...], options: dict[str, Tensor], autocast: b
     return (on_blank + on_label)[real]
 
 
-def line(name: str, model: AsrModel, batches: list[dict], autocast: bool) -> str:
+def line(name: str, model: AsrModel, batches: list[dict], autocast: bool, repeat: int) -> str:
     """A row of the table: means over batches."""
     model.train()
     torch.manual_seed(0)  # the same dropout for all weights
@@ -110,7 +110,7 @@ def line(name: str, model: AsrModel, batches: list[dict], autocast: bool) -> str
             "sparse": lambda c=case, o=options: gradient(c, o, autocast, THRESHOLDS[0]),
             "dense": lambda c=case, o=options: gradient(c, o, autocast, 0.0),
         }
-        gains.append(ratio(interleaved(ways, 2), "sparse", "dense"))
+        gains.append(ratio(interleaved(ways, repeat), "sparse", "dense"))
         with torch.no_grad():
             loss.append(float(rnnt_from_joiner(*case, **options).mean()))
     alive = [f"{100 * statistics.mean(column):.1f} %" for column in zip(*shares, strict=True)]
@@ -124,19 +124,31 @@ def line(name: str, model: AsrModel, batches: list[dict], autocast: bool) -> str
     return f"| {' | '.join([name, *numbers])} |"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments_of_run(doc: str | None) -> argparse.ArgumentParser:
+    """Of a script that looks at a run's snapshots on the batches of its training."""
+    parser = arguments(doc)
     parser.add_argument("exp", type=Path, help="folder of the run, e.g. exp/transducer-1")
     parser.add_argument("manifest", help="e.g. data/train")
     parser.add_argument("--snapshots", type=int, default=3, help="how many of those that are there (default: 3)")
-    parser.add_argument("--batches", type=int, default=6)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batches", type=int, default=6, help="default: 6")
+    return parser
+
+
+def transducer_run(exp: Path) -> Run:
+    """The run. Raises UserError if it has no Transducer."""
+    run = Run.open(exp)
+    if "transducer" not in run.experiment.heads:
+        raise UserError(f"{exp}: has no transducer head, but {', '.join(run.experiment.heads)}")
+    return run
+
+
+def main() -> None:
+    parser = arguments_of_run(__doc__)
+    parser.set_defaults(repeat=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    run = Run.open(args.exp)
+    run = transducer_run(args.exp)
     experiment = run.experiment
-    if "transducer" not in experiment.heads:
-        raise UserError(f"{args.exp}: has no transducer head, but {', '.join(experiment.heads)}")
     chosen = evenly(args.exp, args.snapshots)
     model = run.build_model(experiment, run.tokenizer.vocab_size)
     stream = training_batches(run, args.manifest, model.views)
@@ -145,9 +157,9 @@ def main() -> None:
     print(f"{args.exp.name}, {machine()}, {'bf16' if autocast else 'float32'} products, {args.batches} batches\n")
     print("| update | loss | cells |" + "".join(f" alive > {t:g} |" for t in THRESHOLDS) + " gradient's error | time |")
     print("|---|" + "---:|" * (len(THRESHOLDS) + 4))
-    print(line("0", model, batches, autocast), flush=True)
+    print(line("0", model, batches, autocast, args.repeat), flush=True)
     for name in chosen:
-        print(line(str(int(name)), run.load_model(f"snapshots/{name}"), batches, autocast), flush=True)
+        print(line(str(int(name)), run.load_model(f"snapshots/{name}"), batches, autocast, args.repeat), flush=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ gives it to our loss; peers are given the same in float32, the only kind that th
 
 from __future__ import annotations
 
-import argparse
 import functools
 import statistics
 import sys
@@ -20,13 +19,12 @@ from unittest import mock
 
 import torch
 from _common import extra_peak_mib, interleaved, machine, ratio
-from alive_rows import CPU, evenly, training_batches
+from alive_rows import CPU, arguments_of_run, evenly, training_batches, transducer_run
 from torch import Tensor
 from transducer_logits import usable
 from transducer_loss import of_logits
 
 from asrtts.asr.heads import transducer
-from asrtts.experiment import Run
 from asrtts.losses.rnnt_joiner import rnnt_from_joiner
 from asrtts.registry import UserError
 from asrtts.training import optimizer
@@ -50,10 +48,14 @@ def ways() -> dict[str, Callable[..., Tensor]]:
     return {"fused": rnnt_from_joiner, "every cell": every, "logits": in_float32("ours"), **there}
 
 
-def updates(folder: Path, manifest: str, weights: str, count: int, way: str) -> Callable[[], None]:
+def updates(folder: Path, manifest: str, snapshot: str, count: int, way: str) -> Callable[[], None]:
     """As many updates as there are batches, by one way."""
-    run = Run.open(folder)
-    model = run.load_model(weights) if weights else run.build_model(run.experiment, run.tokenizer.vocab_size)
+    run = transducer_run(folder)
+    model = (
+        run.load_model(f"snapshots/{snapshot}")
+        if snapshot
+        else run.build_model(run.experiment, run.tokenizer.vocab_size)
+    )
     stream = training_batches(run, manifest, model.views)
     batches = [next(stream) for _ in range(count)]
     autocast = wants_bf16(run.experiment.training.precision, CPU)
@@ -83,28 +85,23 @@ def warmed(*args: object) -> Callable[[], None]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("exp", type=Path, help="folder of the run, e.g. exp/transducer-1")
-    parser.add_argument("manifest", help="e.g. data/train")
-    parser.add_argument("--snapshots", type=int, default=3, help="how many of those that are there (default: 3)")
-    parser.add_argument("--batches", type=int, default=4)
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
+    parser = arguments_of_run(__doc__)
+    parser.set_defaults(repeat=3, batches=4)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)
-    heads = Run.open(args.exp).experiment.heads
-    if "transducer" not in heads:
-        raise UserError(f"{args.exp}: has no transducer head, but {', '.join(heads)}")
+    transducer_run(args.exp)
     print(f"{args.exp.name}, {machine()}, {args.batches} batches, {args.repeat} rounds\n")
     print("| updates | loss by | seconds an update | fused / it | extra MiB |\n|---|---|---:|---:|---:|")
-    for weights in ["", *(f"snapshots/{name}" for name in evenly(args.exp, args.snapshots))]:
-        given = args.exp, args.manifest, weights, args.batches
+    for snapshot in ["", *evenly(args.exp, args.snapshots)]:
+        given = args.exp, args.manifest, snapshot, args.batches
         times = interleaved({way: updates(*given, way) for way in ways()}, args.repeat)
         for way, rounds in times.items():
             seconds, peak = statistics.median(rounds) / args.batches, extra_peak_mib(warmed, *given, way)
-            name = int(Path(weights).name or 0)
-            print(f"| {name} | {way} | {seconds:.3f} | {ratio(times, 'fused', way):.2f} | {peak:.0f} |", flush=True)
+            print(
+                f"| {int(snapshot or 0)} | {way} | {seconds:.3f} | {ratio(times, 'fused', way):.2f} | {peak:.0f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
