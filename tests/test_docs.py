@@ -54,6 +54,15 @@ def test_files_that_are_named_exist(path):
 
 
 @pytest.mark.parametrize("path", PAGES, ids=page)
+def test_tables_are_whole(path):
+    """Every row has as many cells as its head, and none stands apart, where Markdown would show it as text."""
+    text = re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.M | re.S)
+    tables = [table.splitlines() for table in re.findall(r"(?:^ *\|.*\n)+", text, re.M)]
+    assert [t[0] for t in tables if len(t) < 3 or not re.fullmatch(r" *\|(:?-+:?\|)+", t[1])] == []
+    assert [row for t in tables for row in t if row.count("|") != t[0].count("|")] == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page)
 def test_commands_that_are_shown_parse(path):
     """Whole command lines: those of a block, and those between backticks that go beyond a verb's name."""
     text = path.read_text("utf-8")
