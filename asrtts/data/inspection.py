@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from asrtts.data import audio
+from asrtts.data import audio, headers
 from asrtts.data.utterance import Utterance
 
-VERSION = 5  # of what is looked for: another number, and everything is inspected again
+VERSION = 6  # of what is looked for: another number, and everything is inspected again
 SLACK = 0.01  # seconds by which a rounded duration may exceed the file; `audio.read` grants the same
 LONGEST = 3 * 3600  # seconds; a damaged header promises years, and the memory for them would be asked for
-STREAMED = 0x7FFF0000  # a wav written to a pipe claims this many bytes or more, since its writer did not know
 
 
 @dataclass(frozen=True)
@@ -46,9 +43,10 @@ def inspect(utterance: Utterance, limits: Limits) -> Inspection:
     """Decode the utterance once and look at it. Never raises for a bad file: that is a finding."""
     import soundfile  # here, so that `asrtts prepare --help` does not load libsndfile
 
+    promised = None
     try:
         source = audio.stored(utterance)
-        promised = promise(source)
+        promised = headers.promise(source)
         with soundfile.SoundFile(source) as sound:
             rate, channels, frames = sound.samplerate, sound.channels, sound.frames
             first = round(utterance.start * rate)
@@ -60,14 +58,14 @@ def inspect(utterance: Utterance, limits: Limits) -> Inspection:
                 return Inspection(sample_rate=rate, findings=(("unreadable", found),))
             samples = _read(sound, min(first, frames), min(wanted, max(frames - first, 0)))
     except (soundfile.SoundFileError, RuntimeError, OSError, ValueError) as error:
-        return Inspection(findings=(_why_unreadable(utterance.audio, error),))
+        return Inspection(findings=(_lost_end(promised) or _why_unreadable(utterance.audio, error),))
     if utterance.channel >= channels:
         found = f"channel {utterance.channel} is wanted, the file has {channels}"
         return Inspection(sample_rate=rate, findings=(("unreadable", found),))
 
     findings = []
-    if promised and promised[0] > promised[1]:
-        findings.append(("truncated", f"the header promises {promised[0]} bytes of audio, {promised[1]} are there"))
+    if lost := _lost_end(promised):
+        findings.append(lost)
     elif len(samples) < wanted - SLACK * rate:
         findings.append(("truncated", f"{wanted / rate:.2f} s are promised, {len(samples) / rate:.2f} s are there"))
     elif not len(samples):
@@ -104,43 +102,11 @@ def _read(sound: Any, first: int, wanted: int) -> np.ndarray:
         return np.concatenate(blocks)
 
 
-def promise(source: str | BinaryIO) -> tuple[int, int] | None:
-    """(bytes of audio that the header promises, bytes that follow it); None where the format does not say so.
-
-    libsndfile quietly shortens a wav or NIST SPHERE file to what is there, so its frame count never shows a lost end.
-    """
-    with open(source, "rb") if isinstance(source, str) else nullcontext(source) as file:
-        size, magic = file.seek(0, os.SEEK_END), file.seek(0) or file.read(12)
-        found = None
-        if magic.startswith(b"NIST_1A"):
-            found = _sphere(file, size)
-        elif magic[:4] == b"RIFF" and magic[8:] == b"WAVE":
-            found = _wav(file, size)
-        file.seek(0)
-    return found
-
-
-def _wav(file: BinaryIO, size: int) -> tuple[int, int] | None:
-    while len(head := file.read(8)) == 8:
-        name, length = struct.unpack("<4sI", head)
-        if name == b"data":
-            return (length, size - file.tell()) if length < STREAMED else None
-        file.seek(length + length % 2, os.SEEK_CUR)
-    return None
-
-
-def _sphere(file: BinaryIO, size: int) -> tuple[int, int] | None:
-    file.seek(8)
-    length = int(file.read(8).strip() or 0)
-    file.seek(0)
-    fields = {}
-    for line in file.read(length).decode("latin-1").split("\n"):
-        name, _, rest = line.partition(" ")
-        fields[name] = rest.partition(" ")[2]
-    if "shorten" in fields.get("sample_coding", "") or not fields.get("sample_count", "").isdigit():
-        return None  # compressed: the count says nothing about bytes
-    per_frame = int(fields.get("sample_n_bytes", 2)) * int(fields.get("channel_count", 1))
-    return int(fields["sample_count"]) * per_frame, size - length
+def _lost_end(promised: tuple[int, int] | None) -> tuple[str, str] | None:
+    """A finding if the header promises more than there is; a CAF file that was cut is not even opened."""
+    if not promised or promised[0] <= promised[1]:
+        return None
+    return "truncated", f"the header promises {promised[0]} bytes of audio, {promised[1]} are there"
 
 
 def _of_samples(mono: np.ndarray, seconds: float, limits: Limits) -> list[tuple[str, str]]:

@@ -60,6 +60,20 @@ def test_a_file_that_lost_its_end_is_truncated(tmp_path, ending):
     assert 1.5 < found.seconds < 1.9
 
 
+OTHERS = ["RF64", "W64", "AIFF", "AIFF LITTLE", "WAV BIG", "AU", "AU LITTLE", "CAF", "SVX"]
+
+
+@pytest.mark.parametrize("form", OTHERS)
+def test_a_rarer_format_is_as_whole_as_its_header_says(tmp_path, form):
+    """libsndfile shortens them without a word, but for CAF, which it does not open."""
+    form, endian = (*form.split(), "FILE")[:2]
+    path = write(tmp_path / "a", noise(3), format=form, endian=endian, subtype="PCM_16")
+    assert (look(path).findings, look(path).seconds) == ((), 3.0)
+    (finding,) = look(cut(path, 0.5)).findings
+    assert finding[0] == "truncated"
+    assert finding[1].startswith("the header promises 96000 bytes of audio, 4")
+
+
 @pytest.mark.parametrize("ending", FORMATS)
 def test_the_same_audio_in_another_container_has_the_same_digest(tmp_path, ending):
     first, second = ((32767 * noise(seed=seed)).astype(np.int16) for seed in (0, 1))
