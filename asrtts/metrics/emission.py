@@ -6,6 +6,7 @@ delay: from the end of a spoken word to the frame where the last of its tokens i
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,9 +34,13 @@ def read_ctm(path: Path) -> Alignment:
             continue
         try:
             utt_id, _, start, duration, word = line.split()[:5]
-            words[utt_id].append((float(start) + float(duration), word))
+            times = float(start), float(duration)
         except ValueError:
             raise UserError(f"{path}:{number}: no CTM: wanted `utterance channel start duration word`") from None
+        if not (all(time >= 0 for time in times) and sum(times) < math.inf):  # nan is neither
+            found = f"start {start}, duration {duration}"
+            raise UserError(f"{path}:{number}: {found}; wanted seconds from 0 on; correct the line")
+        words[utt_id].append((sum(times), word))
     return {utt_id: [(word, end) for end, word in sorted(of)] for utt_id, of in words.items()}
 
 

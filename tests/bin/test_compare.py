@@ -419,7 +419,11 @@ def test_a_word_comes_as_late_as_its_last_token(recipe: Path) -> None:
         u: [(w, 0.1 * (len(" ".join(t.split()[: n + 1])) - 1)) for n, w in enumerate(t.split())]
         for u, t in TEXTS.items()
     }
-    ctm = [f"{u} 1 {end - 0.3:.3f} 0.25 {word}\n" for u, words in ends.items() for word, end in words]
+    ctm = [
+        f"{u} 1 {max(end - 0.3, 0):.3f} {min(end - 0.05, 0.25):.3f} {word}\n"
+        for u, words in ends.items()
+        for word, end in words
+    ]
     Path("words.ctm").write_text(";; spoken\n" + "".join(ctm))
     delay = compared(exp, "--alignment", "words.ctm")["systems"][0]["measures"]["emission_delay_ms"]
     assert delay["value"] == pytest.approx([50.0, 50.0], abs=1e-6)

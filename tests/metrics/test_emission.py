@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from asrtts.metrics.emission import delays, word_times
+from asrtts.metrics.emission import delays, read_ctm, word_times
+from asrtts.registry import UserError
 
 
 @pytest.mark.parametrize(
@@ -25,3 +28,10 @@ def test_right_words_alone_have_a_delay() -> None:
     emitted = [("a", 0.6), ("x", 0.9), ("y", 1.1), ("c", 1.4)]
     assert delays("CSIC", ["a", "b", "c"], spoken, emitted) == pytest.approx([0.1, -0.1])
     assert delays("CSIC", ["a", "b", "d"], spoken, emitted) is None
+
+
+@pytest.mark.parametrize("times", ["nan 0.1", "0.1 nan", "inf 0.1", "0.1 -inf", "-0.5 1.0", "1.0 -0.5", "1e308 1e999"])
+def test_a_time_that_is_none_is_refused_with_its_line(tmp_path: Path, times: str) -> None:
+    (tmp_path / "a.ctm").write_text(f";; words\nu1 1 0.0 0.5 GO\nu1 1 {times} ON\n")
+    with pytest.raises(UserError, match=r"a.ctm:3: start \S+, duration \S+; wanted seconds from 0 on"):
+        read_ctm(tmp_path / "a.ctm")
