@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import reprlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,7 +112,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        values = _yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: {_why_missing(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -253,10 +254,14 @@ def _clause(first: Any, inner: Any, path: tuple[Any, ...], kind: type[Settings])
     return f"{key} holds {_shown(value)}; it {message[6:] if message.startswith('Input ') else 'is wrong: ' + message}"
 
 
+_REPR = reprlib.Repr()  # which ends in a value that is deeply nested, or that a few anchors of YAML make huge
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 200
+
+
 def _shown(value: Any) -> str:
     """A value as YAML has it, on one line of bearable length."""
     text = {None: "nothing", True: "true", False: "false"}.get(value) if isinstance(value, (bool, type(None))) else None
-    text = text or repr(value)
+    text = text or _REPR.repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -271,9 +276,16 @@ def _fields(kind: Any, path: Sequence[Any]) -> list[str]:
     return list(kind.model_fields)
 
 
-def _parse(text: str, override: str) -> Any:
+def _yaml(text: str) -> Any:
     try:
         return yaml.load(text, _Loader)
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+
+
+def _parse(text: str, override: str) -> Any:
+    try:
+        return _yaml(text)
     except yaml.YAMLError:
         raise UserError(f"'{override}': the value is not valid YAML") from None
 
@@ -315,7 +327,7 @@ def _put(values: dict[str, Any], keys: list[str], value: Any, override: str) -> 
         if isinstance(below, str):
             below = values[key] = {"name": below}
         if not isinstance(below, dict):
-            raise UserError(f"'{override}': {key} holds {below!r}, which has no key {keys[-1]}")
+            raise UserError(f"'{override}': {key} holds {_shown(below)}, which has no key {keys[-1]}")
         values = below
     values[keys[-1]] = value
 

@@ -15,6 +15,8 @@ from asrtts.registry import UserError
 # What a disk or its owner refuses, in whatever line of ours it shows; any other OSError is a mistake of ours.
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
+DEEPEST = 50  # lists and objects within each other; nothing of ours has more than four
+
 
 def write(goal: Path, text: str) -> None:
     """Write a text beside its goal and rename it. Raises UserError, and the goal is as it was."""
@@ -28,10 +30,30 @@ def write(goal: Path, text: str) -> None:
         raise storage_error(goal, error) from None
 
 
+def parse_json(text: bytes | str) -> Any:
+    """What a text says as JSON. Raises ValueError if it is none, or nested so deeply that Python would give up."""
+    text = text if isinstance(text, str) else text.decode("utf-8-sig", "surrogatepass")
+    try:
+        values = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if text.count("[") + text.count("{") > DEEPEST and _is_deeper(values, DEEPEST):
+        raise ValueError("nested too deeply")  # or it would be the first error message that shows them that gives up
+    return values
+
+
+def _is_deeper(values: Any, most: int) -> bool:
+    level = [values]
+    for _ in range(most + 1):
+        holders = [value for value in level if isinstance(value, (dict, list))]
+        level = [v for value in holders for v in (value.values() if isinstance(value, dict) else value)]
+    return bool(holders)
+
+
 def json_object(text: bytes | str, where: str, mend: str) -> dict[str, Any]:
     """An object that we wrote as JSON. Raises UserError, with what mends it, if it is none any more."""
     try:
-        values = json.loads(text)
+        values = parse_json(text)
     except ValueError as error:  # no JSON, or no UTF-8
         reason = error.msg if isinstance(error, json.JSONDecodeError) else error
         raise UserError(f"{where}: not JSON ({reason}); {mend}") from None

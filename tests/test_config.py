@@ -93,6 +93,7 @@ def test_a_mistake_names_the_dotted_key_and_what_was_wanted(conf, text, said):
         ("updates: 1\nlabel: x\nupdates: 2", "conf.yaml:3: not valid YAML ('updates' stands twice)"),
         ("- 1\n- 2", "wanted `key: value` lines, found [1, 2]"),
         ("x: \x07", "not valid YAML"),
+        ("x: " + "[" * 9999, "conf.yaml: not valid YAML (nested too deeply)"),
         ("!!python/object/apply:os.system [echo]", "could not determine a constructor"),
         ("updates: 1\nlabel: 2024-13-45", "conf.yaml:2: not valid YAML ('2024-13-45' is no timestamp)"),
         ("updates: !!int x", "conf.yaml:1: not valid YAML ('x' is no int)"),
@@ -102,6 +103,12 @@ def test_a_mistake_names_the_dotted_key_and_what_was_wanted(conf, text, said):
 def test_a_file_that_is_no_yaml_is_one_line(conf, text, said):
     path = conf(text)
     assert said in refusal(lambda: config.load(path, Training))
+
+
+def test_a_value_is_shown_in_short_however_deep_or_wide_it_is(conf):
+    tens = ", ".join(f"&a{n + 1} [{', '.join([f'*a{n}'] * 10)}]" for n in range(12))  # the last holds 10^12 numbers
+    assert len(refusal(lambda: config.load(conf(f"updates: [&a0 [1], {tens}]"), Training))) < 300
+    assert len(refusal(lambda: config.load(conf("{}"), Training, [f"updates{'.a' * 3000}=1"]))) < 300
 
 
 def test_a_missing_file_is_answered_with_the_nearest(conf):
@@ -178,6 +185,7 @@ def test_an_override_reaches_below_a_key_that_is_empty_or_absent(conf):
         ("=3", "'=3' is no setting"),
         ("optimizer..lr=3", "is no setting"),
         ("label=[x", "'label=[x': the value is not valid YAML"),
+        ("label=" + "[" * 9999, "the value is not valid YAML"),
         ("layers.x=3", "layers holds [1], which has no key x"),
         ("optimizer.l=3", "unknown key 'optimizer.l'; did you mean 'lr'"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -33,6 +34,19 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_text(tmp_path, monkeypatch, 
     with pytest.raises(UserError, match="a.txt: the disk is full; free some space"):
         storage.write(tmp_path / "a.txt", "new")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "old")]
+
+
+@pytest.mark.parametrize("depth", [51, 300, 600, 100_000])
+def test_json_that_is_nested_too_deeply_is_one_line(depth):
+    for text in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
+        for given in (text, text.encode()):
+            with pytest.raises(UserError, match=r"a.json: not JSON \(nested too deeply\); make it again"):
+                storage.json_object(given, "a.json", "make it again")
+
+
+def test_brackets_in_a_text_or_beside_each_other_are_not_nested():
+    values = {"text": "[{" * 1000, "lists": [[]] * 1000}
+    assert storage.parse_json(json.dumps(values)) == values
 
 
 def test_what_safetensors_says_of_a_disk_is_said_in_short(tmp_path):

@@ -29,6 +29,7 @@ from asrtts.data.diagnosis import KINDS, Finding, Seen
 from asrtts.data.inspection import Limits
 from asrtts.data.utterance import Utterance
 from asrtts.registry import UserError, suggestion
+from asrtts.storage import parse_json
 from asrtts.text.normalization import CASES, normalize
 from asrtts.text.tokenizer import Tokenizer
 
@@ -240,7 +241,7 @@ def _fingerprint(args: argparse.Namespace, splits: Splits, keys: list[str], toke
 def _finished(data: Path, fingerprint: str) -> dict[str, Any] | None:
     """What an earlier run wrote down, if it saw the same corpus and its files are still as it left them."""
     try:
-        before = json.loads((data / "prepare.json").read_text(encoding="utf-8"))
+        before = parse_json((data / "prepare.json").read_text(encoding="utf-8"))
         same = before["fingerprint"] == fingerprint
         return before if same and all(_hash(data / name) == value for name, value in before["files"].items()) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -7,7 +7,6 @@ well as by its colour; the colours are Okabe and Ito's, a shade darker where whi
 from __future__ import annotations
 
 import io
-import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from asrtts.comparison.fairness import System, common
 from asrtts.comparison.measuring import Missing
+from asrtts.storage import parse_json
 from asrtts.training.journal import LOG
 
 POINTS = 80  # of a curve; more of them are averaged
@@ -76,7 +76,7 @@ def read(exp: Path) -> tuple[Curve, Curve] | Missing:
     losses, errors = [], []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            event = json.loads(line)
+            event = parse_json(line)
             if "validation" in event:
                 errors.append((float(event["update"]), 100 * float(event["validation"]["error"])))
             elif "loss" in event:

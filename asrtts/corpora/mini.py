@@ -21,6 +21,7 @@ import numpy as np
 from asrtts.data import audio
 from asrtts.data.utterance import Utterance
 from asrtts.registry import UserError, suggestion
+from asrtts.storage import parse_json
 from asrtts.text import espeak
 
 SAMPLE_RATE = 16000
@@ -140,7 +141,7 @@ def utterances(root: Path) -> dict[str, list[Utterance]]:
         raise UserError(f"{root}: mini is there in two languages; name one folder: {places[0]} or {places[1]}")
     place = places[0]
     try:
-        table = json.loads((place / TABLE).read_text(encoding="utf-8"))
+        table = parse_json((place / TABLE).read_text(encoding="utf-8"))
         splits = {speaker["name"]: speaker["split"] for speaker in table["speakers"]}
         found: dict[str, list[Utterance]] = {split: [] for split in UTTERANCES}
         for record in table["utterances"]:
@@ -245,6 +246,6 @@ def _recipe(lang: str) -> str:
 def _finished(place: Path) -> str | None:
     """The recipe that a folder was made by; None where there is no finished corpus."""
     try:
-        return json.loads((place / TABLE).read_text(encoding="utf-8"))["recipe"]
+        return parse_json((place / TABLE).read_text(encoding="utf-8"))["recipe"]
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -11,6 +11,7 @@ from pathlib import Path
 from asrtts.config import warn
 from asrtts.data.utterance import Utterance
 from asrtts.registry import UserError
+from asrtts.storage import parse_json
 
 HOMEPAGE = "https://github.com/webdataset/webdataset"
 
@@ -119,7 +120,7 @@ def _put(sample: _Sample, members: tarfile.TarFile, member: tarfile.TarInfo, suf
         return
     try:
         content = members.extractfile(member).read().decode("utf-8-sig")
-        about = json.loads(content) if suffix == ".json" else {}
+        about = parse_json(content) if suffix == ".json" else {}
         json.dumps(about, ensure_ascii=False).encode()  # half a character may stand in JSON, but in no text
     except ValueError as error:
         raise UserError(f"{at}: cannot be read ({error})") from None

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from asrtts.config import Settings
 from asrtts.registry import UserError
+from asrtts.storage import parse_json
 
 PREEMPHASIS = 0.97
 FLOOR = 1.1920928955078125e-07  # float32 epsilon, Kaldi's floor below the logarithm
@@ -135,7 +136,7 @@ class Statistics:
     def load(cls, path: Path) -> Statistics:
         """Raises UserError if the file is missing, or does not hold a mean and a positive deviation for each bin."""
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            values = parse_json(Path(path).read_text(encoding="utf-8"))
             mean, std = (torch.tensor(values[key], dtype=torch.float32) for key in ("mean", "std"))
         except (OSError, ValueError, TypeError, KeyError) as error:
             reason = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else error

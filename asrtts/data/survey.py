@@ -17,6 +17,7 @@ from asrtts.data.inspection import VERSION, Inspection, Limits, inspect
 from asrtts.data.utterance import Utterance
 from asrtts.data.worker import end_with_parent
 from asrtts.registry import UserError
+from asrtts.storage import parse_json
 
 FEW = 64  # so many are read sooner than processes start
 
@@ -41,7 +42,7 @@ def recall(memory: Path) -> dict[str, Inspection]:
     lines = memory.read_text(encoding="utf-8", errors="replace").splitlines() if memory.is_file() else []
     for line in lines:
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             key = record.pop("key")
             record["findings"] = tuple((kind, found) for kind, found in record["findings"])
             known[key] = Inspection(**record)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from asrtts.registry import UserError, suggestion
-from asrtts.storage import storage_error
+from asrtts.storage import parse_json, storage_error
 from asrtts.text import normalization, phones, pieces
 
 KINDS = ("char", "bpe", "unigram", "phone")
@@ -190,7 +190,7 @@ def _about(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{folder}: no tokens there (no tokenizer.json); {_AGAIN.replace('them again', 'them')}")
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = parse_json(path.read_text(encoding="utf-8"))
         version, kind = about["version"], about["kind"]
         about["fingerprint"], about["settings"]  # noqa: B018 - a missing key is damage, too
     except (ValueError, KeyError, TypeError):

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from asrtts.config import warn
 from asrtts.registry import UserError
-from asrtts.storage import remove, storage_error
+from asrtts.storage import parse_json, remove, storage_error
 
 KEPT = 2
 SEAL = "SHA256SUMS"
@@ -67,7 +67,7 @@ def load_latest(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, A
         try:
             _check_seal(path)
             tensors = {p.stem: load_file(p) for p in sorted(path.glob("*.safetensors"))}
-            return tensors, json.loads((path / "state.json").read_text(encoding="utf-8"))
+            return tensors, parse_json((path / "state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError, SafetensorError) as error:
             warn(f"{path} is damaged ({error}); going back to the checkpoint before it")
     if found:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from asrtts.config import warn
-from asrtts.storage import storage_error, write
+from asrtts.storage import parse_json, storage_error, write
 
 LOG = "train.jsonl"
 
@@ -72,6 +72,6 @@ def cut(path: Path, update: int) -> None:
 
 def _update(line: str) -> int:
     try:
-        return int(json.loads(line)["update"])
+        return int(parse_json(line)["update"])
     except (ValueError, KeyError, TypeError):
         return 1 << 62  # half a line, written as the process was killed, or no line of ours

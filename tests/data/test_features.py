@@ -201,6 +201,7 @@ def test_statistics_come_back_from_their_file(tmp_path):
         b'{"mean": [NaN], "std": [1.0]}',
         b'{"mean": [[1.0], [1.0, 2.0]], "std": [1.0]}',
         b"\xff\xfe",
+        b"[" * 99999,
         None,
     ],
 )

@@ -158,6 +158,9 @@ def test_damaged_tokens_are_refused_by_name(tmp_path):
     about = json.loads((saved() / "tokenizer.json").read_text())
     with pytest.raises(UserError, match="no tokens there"):
         Tokenizer.load(tmp_path / "nowhere")
+    (saved() / "tokenizer.json").write_text("[" * 99999)
+    with pytest.raises(UserError, match="tokenizer.json: damaged; make them again"):
+        Tokenizer.load(tmp_path / "t")
     (saved() / "sentencepiece.model").unlink()
     with pytest.raises(UserError, match="sentencepiece.model is missing"):
         Tokenizer.load(tmp_path / "t")
