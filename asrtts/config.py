@@ -7,14 +7,19 @@ import math
 import re
 import reprlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
 from asrtts.registry import UserError, find, names, suggestion
+
+MOST = 1_000_000_000  # of whatever a setting counts
+Count = Annotated[int, Field(ge=1, le=MOST)]
+CountOrNone = Annotated[int, Field(ge=0, le=MOST)]
 
 
 class Settings(BaseModel):
@@ -177,6 +182,18 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{self.prog}: {message}. See {self.prog} --help")
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """The type of a command line option that is a whole number within bounds."""
+
+    def read(text: str) -> int:
+        with suppress(ValueError):
+            if least <= (number := int(text)) <= most:
+                return number
+        raise argparse.ArgumentTypeError(f"found {_shown(text)}, wanted a whole number from {least} to {most}")
+
+    return read
 
 
 class _Mistake(ValueError):

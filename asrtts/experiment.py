@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +34,7 @@ from asrtts.lm import lm_folder
 from asrtts.registry import UserError, suggestion
 from asrtts.search.language_model import LanguageModel
 from asrtts.text.tokenizer import Tokenizer
-from asrtts.training import checkpoint
+from asrtts.training import checkpoint, memory
 from asrtts.training.journal import LOG
 from asrtts.training.trainer import HARMLESS
 from asrtts.training.trainer import Config as TrainingConfig
@@ -217,15 +216,8 @@ class Run:
     def build_model(self, experiment: Experiment, vocab_size: int) -> AsrModel:
         """Raises UserError if there is not as much memory as the settings ask for."""
         e = experiment
-        try:
+        with memory.enough("lower encoder.dim or encoder.layers, or those of a head"):
             return AsrModel(e.encoder, e.heads, e.features.num_bins, vocab_size, e.seed)
-        except RuntimeError as error:
-            if not (wanted := re.search(r"allocate memory: you tried to allocate (\d+) bytes", str(error))):
-                raise
-            raise UserError(
-                f"one layer of these settings wants {int(wanted[1]) / 1e9:.1f} GB, more than there are; "
-                "lower encoder.dim, or that of a head"
-            ) from None
 
     def load_model(self, weights: str = "model") -> AsrModel:
         """The averaged model, or a snapshot by its name. Raises UserError if the weights are missing or do not fit."""

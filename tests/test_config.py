@@ -220,6 +220,12 @@ def experiment():
         (["encoder.layrs=3"], "unknown key 'encoder.layrs'; did you mean 'layers'?"),
         (["encoder.layers=x"], "encoder.layers holds 'x'; wanted a whole number"),
         (["heads.ctcc=1"], "heads: no head is named 'ctcc'; did you mean 'ctc'? (choices: attention, ctc, transducer)"),
+        (["encoder.layers=99999999999"], "encoder.layers holds 99999999999; it should be less than or equal to 1000"),
+        (
+            ["training.updates=1e12"],
+            "training.updates holds 1000000000000.0; it should be less than or equal to 1000000000",
+        ),
+        (["training.workers=99999999"], "training.workers holds 99999999; it should be less than or equal to 1024"),
         (["heads=ctc"], "heads holds 'ctc'; wanted at least one `name: weight`; did you mean 'ctc'?"),
         (["heads={}"], "heads holds {}; wanted at least one `name: weight` (choices: "),
         (["heads.ctc=false"], "heads.ctc holds false; wanted its weight or its settings"),

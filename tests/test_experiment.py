@@ -17,7 +17,7 @@ from asrtts.data.batching import Index
 from asrtts.experiment import Run, facts_of, load
 from asrtts.registry import UserError
 from asrtts.text.tokenizer import Tokenizer, make
-from asrtts.training import checkpoint
+from asrtts.training import checkpoint, planning
 
 STATISTICS = features.Statistics(torch.zeros(20), torch.ones(20))
 
@@ -197,6 +197,15 @@ def test_a_model_that_no_memory_holds_is_one_line(tones, monkeypatch):
     monkeypatch.setattr(experiment, "AsrModel", refuse)
     with pytest.raises(UserError, match=r"one layer .* wants 3600.0 GB, more than there are; lower encoder.dim"):
         Run("none").build_model(load(tones / "conf/ctc.yaml"), 5)
+
+
+def test_a_model_of_many_layers_is_refused_before_it_fills_the_memory(tones, monkeypatch):
+    monkeypatch.setattr(planning, "free", lambda device: 10_000_000)
+    settings = load(tones / "conf/ctc.yaml", ["encoder.layers=1000", "encoder.dim=64"])
+    with pytest.raises(UserError, match=r"weights .* want more than the 0.0 GB that are free; lower encoder.dim or"):
+        Run("none").build_model(settings, 5)
+    monkeypatch.undo()
+    assert Run("none").build_model(load(tones / "conf/ctc.yaml"), 5)  # nothing is counted any more
 
 
 def test_damaged_weights_are_one_line(begun):

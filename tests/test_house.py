@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import resource
 import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from asrtts import registry
+from asrtts.config import Settings
 
 TOP = Path(__file__).resolve().parents[1]
 PACKAGE = TOP / "asrtts"
@@ -137,6 +140,42 @@ def test_the_help_of_a_verb_is_one_sentence():
     for path in members("bin"):
         first = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").split("\n")[0]
         assert first.endswith(".") and len(first) <= 105, f"{path.stem}: {first!r}"
+
+
+def kinds_of_settings(kind: type[Settings]) -> set[type[Settings]]:
+    return {kind}.union(*map(kinds_of_settings, kind.__subclasses__()))
+
+
+def unbounded(schema: Any, path: str) -> list[str]:
+    """Where a JSON schema allows a whole number of any size."""
+    if isinstance(schema, list):
+        return [found for part in schema for found in unbounded(part, path)]
+    if not isinstance(schema, dict):
+        return []
+    here = (
+        [path] if schema.get("type") == "integer" and not {"maximum", "exclusiveMaximum", "enum"} & set(schema) else []
+    )
+    return here + [found for key, part in schema.items() for found in unbounded(part, f"{path}.{key}")]
+
+
+def test_no_setting_is_a_whole_number_without_bounds():
+    """One that is absurdly large is refused, before it fills the memory or runs on for ever."""
+    for path in sources():
+        importlib.import_module(".".join(path.relative_to(TOP).with_suffix("").parts))
+    ours = [kind for kind in kinds_of_settings(Settings) if kind.__module__.startswith("asrtts.")]
+    kinds = [kind for kind in ours if not kind.__module__.startswith("asrtts.comparison.")]  # those hold results
+    assert len(kinds) > 15
+    assert [place for kind in kinds for place in unbounded(kind.model_json_schema(), kind.__module__)] == []
+
+
+def test_no_option_is_a_whole_number_without_bounds():
+    """But for those that are bounded by what is there, and say so themselves."""
+    own = {"--threads", "--last", "--best"}
+    found = []
+    for path in members("bin"):
+        options = importlib.import_module(f"asrtts.bin.{path.stem}").parser()._actions
+        found += [(path.stem, o.option_strings) for o in options if o.type is int and not own & set(o.option_strings)]
+    assert found == []
 
 
 def test_no_file_name_occurs_twice():

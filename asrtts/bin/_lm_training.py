@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from asrtts import config, storage
-from asrtts.config import Settings
+from asrtts.config import Count, Settings
 from asrtts.data import augmentation, batching
 from asrtts.data.dataset import pad
 from asrtts.lm.recurrent import Config as ModelConfig
 from asrtts.lm.recurrent import RecurrentLm
 from asrtts.registry import UserError
 from asrtts.text.tokenizer import Tokenizer
-from asrtts.training import checkpoint, parallel
+from asrtts.training import checkpoint, memory, parallel
 from asrtts.training.optimizer import Config as OptimizerConfig
 from asrtts.training.trainer import Config as TrainingConfig
 from asrtts.training.trainer import Trainer, best_first
@@ -32,7 +32,7 @@ class NeuralLm(Settings):
 
     seed: int = Field(1, ge=0, lt=1 << 32)
     model: ModelConfig = Field(default_factory=ModelConfig)
-    batch_tokens: PositiveInt = 2000  # padded, the ends of sentences among them
+    batch_tokens: Count = 2000  # padded, the ends of sentences among them
     training: TrainingConfig = TrainingConfig(
         updates=2000,
         validate_every=100,
@@ -63,7 +63,8 @@ def train(
     begin(folder, settings, tokenizer, text)
     parallel.use_threads(settings.training.threads)
     torch.manual_seed(settings.seed)
-    model = RecurrentLm(settings.model, tokenizer.vocab_size)
+    with memory.enough("lower model.dim or model.layers"):
+        model = RecurrentLm(settings.model, tokenizer.vocab_size)
     trainer = Trainer(model, settings.training, folder, settings.seed, parallel.pick_device(device))
     trainer.resume()
     trainer.fit(batches(settings, text, trainer), validation(settings, dev, model, trainer.device))

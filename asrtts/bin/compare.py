@@ -15,7 +15,7 @@ from asrtts import __version__, storage
 from asrtts.comparison import decodings, fairness, listing, measuring, media, notes, page, probe, table
 from asrtts.comparison.fairness import Member, System
 from asrtts.comparison.measuring import Missing
-from asrtts.config import ArgumentParser
+from asrtts.config import MOST, ArgumentParser, whole
 from asrtts.data.utterance import Utterance
 from asrtts.metrics import emission, error_rate
 from asrtts.metrics.verdict import Outputs
@@ -52,7 +52,7 @@ def parser() -> ArgumentParser:
     )
     options.add_argument(
         "--page-audio",
-        type=int,
+        type=whole(0, MOST),
         default=40,
         metavar="N",
         help="utterances that can be heard and looked at on the page, those where systems differ most; default: 40",
@@ -63,8 +63,6 @@ def parser() -> ArgumentParser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    if args.page_audio < 0:
-        raise UserError(f"--page-audio {args.page_audio}: wanted 0 or more utterances")
     name, utterances = decodings.references(args.test)
     # Every mistake is found before the first alignment is made.
     named = dict.fromkeys(decodings.named(text, name) for text in args.exp)

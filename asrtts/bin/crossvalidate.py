@@ -27,7 +27,7 @@ from asrtts import __version__, experiment, storage
 from asrtts.bin import _first_encoder, _fold_table, _series
 from asrtts.bin._series import Job
 from asrtts.comparison import decodings, measuring
-from asrtts.config import ArgumentParser, warn
+from asrtts.config import ArgumentParser, warn, whole
 from asrtts.data import folds, manifest
 from asrtts.data.folds import Fold
 from asrtts.data.utterance import Utterance
@@ -57,8 +57,9 @@ def parser() -> ArgumentParser:
     args = ArgumentParser("crossvalidate", __doc__)
     add = args.add_argument
     add("settings", nargs="+", metavar="CONF[,key=value...]|key=value", help="what is compared, or set in all of it")
-    add("--folds", type=int, default=3, help="in how many parts the data is divided (default: 3)")
-    add("--seed", type=int, default=1, help="of the division (default: 1); that of the trainings is a setting, seed=2")
+    add("--folds", type=whole(2, 1000), default=3, help="in how many parts the data is divided (default: 3)")
+    seed = "of the division (default: 1); that of the trainings is a setting, seed=2"
+    add("--seed", type=whole(0, (1 << 32) - 1), default=1, help=seed)
     add("--by", default="speaker", choices=BY, help="what is not torn apart (default: speaker)")
     _first_encoder.add_option(args)
     add("--out", type=Path, default=Path("exp/folds"), metavar="DIR", help="of folds, runs and result (exp/folds)")
@@ -68,8 +69,6 @@ def parser() -> ArgumentParser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    if args.folds < 2 or args.seed < 0:
-        raise UserError("wanted --folds of 2 or more, and a --seed of 0 or more")
     parallel.pick_device(args.device)
     variants, common = read(args.settings)
     data = one_data(variants, [experiment.load(v.conf, (*common, *v.overrides)) for v in variants])

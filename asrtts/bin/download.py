@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from asrtts import registry
-from asrtts.config import ArgumentParser
+from asrtts.config import ArgumentParser, whole
 from asrtts.registry import UserError
 
 _HELP = """The corpus comes to DEST/<corpus>, where `asrtts prepare CORPUS DEST data` finds it.
@@ -30,7 +30,7 @@ def parser() -> ArgumentParser:
     options.add_argument("--subset", nargs="+", metavar="NAME", help="only these, e.g. train-clean-100 dev-clean")
     options.add_argument("--trust", metavar="sha256:HEX", help="accept an archive with this checksum too")
     options.add_argument("--lang", help="of a corpus that is synthesized, e.g. en or zh")
-    options.add_argument("--jobs", type=int, help="processes, for a corpus that is synthesized")
+    options.add_argument("--jobs", type=whole(1, 1024), help="processes, for a corpus that is synthesized")
     return options
 
 

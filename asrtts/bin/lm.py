@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from asrtts.config import ArgumentParser
+from asrtts.config import ArgumentParser, whole
 from asrtts.data import manifest
 from asrtts.lm import arpa, kneser_ney, lm_folder
 from asrtts.lm.perplexity import perplexity
@@ -27,7 +27,7 @@ def parser() -> ArgumentParser:
     overrides = "with --neural, e.g. model.dim=512 training.updates=5000"
     options.add_argument("settings", nargs="*", default=[], metavar="key=value", help=overrides)
     options.add_argument("--neural", action="store_true", help="train an LSTM instead of an n-gram")
-    options.add_argument("--order", type=int, help="of the n-gram (default: 6)")
+    options.add_argument("--order", type=whole(1, 100), help="of the n-gram (default: 6)")
     options.add_argument("--tokens", type=Path, default=Path("data/tokens"), help="(default: data/tokens)")
     options.add_argument("--dev", type=Path, default=Path("data/dev"), help="a text as above (default: data/dev)")
     options.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="of --neural")
@@ -83,8 +83,6 @@ def _ngrams(args: Any, tokenizer: Tokenizer) -> tuple[dict[str, Any], Callable[[
         digest = hashlib.sha256(args.text.read_bytes()).hexdigest()[:16]
         return {"order": ngrams.order, "text_hash": digest}, lambda: ngrams
     order = 6 if args.order is None else args.order
-    if order < 1:
-        raise UserError(f"--order {order}: wanted 1 or more")
     text = sentences(args.text)
     estimate = partial(kneser_ney.estimate, order=order, vocab_size=tokenizer.vocab_size)
     return {"order": order, "text_hash": text_hash(text)}, lambda: estimate(tokenizer.encode(line) for line in text)

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from asrtts import registry
 from asrtts.bin import _summary as summary
-from asrtts.config import ArgumentParser, warn
+from asrtts.config import ArgumentParser, warn, whole
 from asrtts.data import diagnosis, manifest, survey
 from asrtts.data.diagnosis import KINDS, Finding, Seen
 from asrtts.data.inspection import Limits
@@ -43,10 +43,10 @@ def parser() -> ArgumentParser:
     add("root", type=Path, help="where stage 0 put the corpus, e.g. downloads")
     add("data", type=Path, help="where the manifests go, e.g. data")
     add("--corpus", type=Path, metavar="DIR", dest="there", help="a corpus that is there already (or ASRTTS_CORPORA)")
-    add("--jobs", type=int, default=os.cpu_count(), help="processes (default: one per CPU)")
+    add("--jobs", type=whole(1, 1024), default=os.cpu_count(), help="processes (default: one per CPU)")
     add("--tokens", type=Path, metavar="FOLDER", help="check against these tokens, e.g. data/tokens")
-    add("--subsampling", type=int, default=4, help="with --tokens: the encoder's, for CTC (default: 4)")
-    add("--sample-rate", type=int, default=16000, help="that of the features, in Hz (default: 16000)")
+    add("--subsampling", type=whole(1, 1000), default=4, help="with --tokens: the encoder's, for CTC (default: 4)")
+    add("--sample-rate", type=whole(1, 1_000_000), default=16000, help="that of the features, in Hz (default: 16000)")
     add(
         "--min-seconds", type=float, default=Limits.min_seconds, help="shorter is not trained on (default: %(default)s)"
     )
@@ -111,9 +111,6 @@ def _limits(args: argparse.Namespace) -> Limits:
         raise UserError(f"--min-seconds {args.min_seconds:g} is not below --max-seconds {args.max_seconds:g}")
     if not 0 <= args.max_dropped <= 1:
         raise UserError(f"--max-dropped {args.max_dropped:g}: wanted a share from 0 to 1, e.g. 0.05 for 5 percent")
-    for name in ("jobs", "subsampling", "sample_rate"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: wanted 1 or more")
     return Limits(args.min_seconds, args.max_seconds)
 
 

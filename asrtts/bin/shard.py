@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 from asrtts import storage
-from asrtts.config import ArgumentParser
+from asrtts.config import MOST, ArgumentParser, whole
 from asrtts.data import batching, manifest, sharding
 from asrtts.registry import UserError
 
@@ -20,8 +20,8 @@ def parser() -> ArgumentParser:
     args = ArgumentParser("shard", __doc__)
     args.add_argument("manifest", help="e.g. data/train")
     args.add_argument("folder", type=Path, help="of the shards, e.g. shards/train")
-    args.add_argument("--utterances", type=int, default=1000, metavar="N", help="in a shard (default: 1000)")
-    args.add_argument("--seed", type=int, default=1, help="of the order (default: 1)")
+    args.add_argument("--utterances", type=whole(1, MOST), default=1000, metavar="N", help="in a shard (default: 1000)")
+    args.add_argument("--seed", type=whole(0, (1 << 32) - 1), default=1, help="of the order (default: 1)")
     args.epilog = (
         "Utterances are shuffled over the shards, so that the few which a window of batches reads are a sample of all. "
         "Train with data.train=FOLDER/manifest and batching.block=N. A folder that is there already is left alone."
@@ -31,8 +31,6 @@ def parser() -> ArgumentParser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    if args.utterances < 1 or args.seed < 0:
-        raise UserError(f"--utterances {args.utterances}, --seed {args.seed}: wanted at least 1, and 0")
     goal = args.folder
     if goal.exists():
         raise UserError(f"{goal}: is there already; name another folder or delete it")

@@ -13,10 +13,10 @@ from typing import Annotated
 
 import numpy as np
 import soundfile
-from pydantic import AfterValidator, Field, NonNegativeInt
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from asrtts.config import Settings
+from asrtts.config import CountOrNone, Settings
 from asrtts.data.audio import resample
 from asrtts.registry import UserError
 
@@ -38,12 +38,12 @@ Range = Annotated[tuple[Decibels, Decibels], AfterValidator(_ascending)]
 class SpecAugment(Settings):
     """Masks over features (Park et al. 2019), set to zero, which is the mean after normalization."""
 
-    time_masks: NonNegativeInt = 2
-    time_mask_frames: NonNegativeInt = 40  # the widest a mask can be
+    time_masks: int = Field(2, ge=0, le=1000)
+    time_mask_frames: CountOrNone = 40  # the widest a mask can be
     time_mask_share: Share = 0.2  # and never more than this share of the utterance (adaptive, Park et al. 2020)
-    freq_masks: NonNegativeInt = 2
-    freq_mask_bins: NonNegativeInt = 27
-    warp_frames: NonNegativeInt = 0  # time warping by up to this many frames; 0: none
+    freq_masks: int = Field(2, ge=0, le=1000)
+    freq_mask_bins: CountOrNone = 27
+    warp_frames: CountOrNone = 0  # time warping by up to this many frames; 0: none
 
 
 class Additive(Settings):

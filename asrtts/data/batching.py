@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 
-from asrtts.config import Settings
+from asrtts.config import Count, Settings
 from asrtts.data import augmentation, manifest, sidecar
 from asrtts.data.utterance import Utterance
 from asrtts.registry import UserError
@@ -24,11 +24,11 @@ from asrtts.registry import UserError
 
 class Config(Settings):
     seconds: PositiveFloat = 120.0  # padded audio in a batch, over all processes
-    window: PositiveInt = 10000  # utterances sorted together
+    window: Count = 10000  # utterances sorted together
     # Lines of the manifest that stay together when an epoch is shuffled. With the utterances of a shard, a window reads
     # a few whole shards, and an epoch begins without a list of all utterances.
-    block: PositiveInt = 1
-    max_utterances: PositiveInt = 512
+    block: Count = 1
+    max_utterances: Count = 512
     # Lengths are rounded up to a multiple of this; 0: not. oneDNN compiles for every shape of a batch on a CPU: with
     # 0.32 the same 150 updates on AN4 took three quarters of the time and memory, with 6.5 % padding instead of 1.6.
     round_seconds: float = Field(0.0, ge=0.0, le=10.0)
@@ -136,7 +136,7 @@ def requests(
 
 def _windows(config: Config, count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """All utterances once, blocks of them in random order, a window's worth at a time."""
-    block = min(config.block, config.window)
+    block = min(config.block, config.window, max(count, 1))
     order = rng.permutation(-(-count // block)).astype(np.int32)
     together = config.window // block
     for start in range(0, len(order), together):

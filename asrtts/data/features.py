@@ -34,8 +34,8 @@ FILTER_BLOCK = 16  # mel filters in one product; all 80 at once, mostly zeros, t
 class Config(Settings):
     """What an fbank is. It travels inside every exported model."""
 
-    sample_rate: int = Field(16000, ge=1000)  # Hz; audio at another rate is resampled
-    num_bins: int = Field(80, ge=3)
+    sample_rate: int = Field(16000, ge=1000, le=1_000_000)  # Hz; audio at another rate is resampled
+    num_bins: int = Field(80, ge=3, le=10_000)
     frame_seconds: float = Field(0.025, gt=0.001, le=1.0)
     hop_seconds: float = Field(0.010, gt=0.001, le=1.0)
     low_hz: float = Field(20.0, ge=0.0)

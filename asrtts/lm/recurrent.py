@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
 from asrtts.config import Settings
@@ -14,8 +14,8 @@ from asrtts.search.language_model import State
 
 
 class Config(Settings):
-    dim: PositiveInt = 256
-    layers: PositiveInt = 1
+    dim: int = Field(256, ge=1, le=65536)
+    layers: int = Field(1, ge=1, le=1000)
     dropout: float = Field(0.3, ge=0.0, lt=1.0)  # of embeddings and outputs
 
 

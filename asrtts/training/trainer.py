@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor, nn
 
-from asrtts.config import Settings
+from asrtts.config import Count, CountOrNone, Settings
 from asrtts.registry import UserError
 from asrtts.training import checkpoint, journal, parallel
 from asrtts.training import optimizer as optimizers
@@ -31,22 +31,22 @@ BAD = "bad_batches.jsonl"
 
 
 class Config(Settings):
-    updates: PositiveInt = 5000  # optimizer steps: the budget
+    updates: Count = 5000  # optimizer steps: the budget
     optimizer: optimizers.Config = Field(default_factory=optimizers.Config)
-    accumulate: PositiveInt = 1  # batches for each update
+    accumulate: Count = 1  # batches for each update
     clip_norm: PositiveFloat = 5.0
     precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 where the chip multiplies it natively
-    validate_every: PositiveInt = 250  # updates
+    validate_every: Count = 250  # updates
     select: Literal["error", "loss"] = "error"  # what makes a snapshot the best
-    patience: int = Field(0, ge=0)  # validations without a better one before stopping; 0: never stop early
-    keep_best: int = Field(5, ge=0)  # weight snapshots kept for averaging
-    keep_last: int = Field(10, ge=0)
+    patience: CountOrNone = 0  # validations without a better one before stopping; 0: never stop early
+    keep_best: CountOrNone = 5  # weight snapshots kept for averaging
+    keep_last: CountOrNone = 10
     checkpoint_minutes: PositiveFloat = 5.0
-    workers: int = Field(1, ge=0)  # processes that make batches
+    workers: int = Field(1, ge=0, le=1024)  # processes that make batches
     threads: int = Field(0, ge=0, le=1024)  # of the model; 0: as many as there are cores for it
-    log_every: PositiveInt = 10  # updates
+    log_every: Count = 10  # updates
     tensorboard: bool = True
-    max_bad_batches: PositiveInt = 20  # in a row that teach nothing or give numbers that are none; then training stops
+    max_bad_batches: Count = 20  # in a row that teach nothing or give numbers that are none; then training stops
 
     @model_validator(mode="after")
     def _keeps_something(self) -> Config:

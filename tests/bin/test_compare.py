@@ -454,5 +454,5 @@ def test_the_page_joins_sizes_of_one_family_and_says_what_it_leaves_out(recipe: 
     assert "a.wav: the audio of u" in page and "is gone" in page
     compared(*exps, "--allow", "encoder.dim", "--quick", "--page-audio", "0")
     assert "No sound" not in Path("exp/compare/compare.html").read_text().split("<script")[0]
-    with pytest.raises(UserError, match="--page-audio -1"):
+    with pytest.raises(UserError, match="--page-audio: found '-1', wanted"):
         compare.main([*exps, "--test", "test", "--page-audio", "-1"])

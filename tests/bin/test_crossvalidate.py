@@ -195,7 +195,7 @@ def test_folds_of_other_data_seed_or_number_are_refused(tones, recipe, at_once, 
         (["CTC", "encoder.dim=16,32"], "several values of encoder.dim; name a setting for each, e.g. conf/ctc.yaml,"),
         (["encoder.dim=16"], "is set in all, but of what? Name a file of settings"),
         (["CTC", "CTC,data.dev=data/train"], "are of other data"),
-        (["CTC", "--folds", "1"], "wanted --folds of 2 or more"),
+        (["CTC", "--folds", "1"], "--folds: found '1', wanted a whole number from 2 to 1000"),
         (["CTC", "--folds", "9"], "7 speakers do not fill 9 folds"),
     ],
 )

@@ -144,7 +144,9 @@ def test_what_is_wrong_is_one_line(tones, made, run, tmp_path):
     refused("none: no language model here .*lm.json is missing", decode.main, folder, test, f"lm={tmp_path / 'none'}")
     refused("no language model can help it", decode.main, folder, test, f"lm={made}", "method=ctc_greedy")
     refused("wanted a bare name", decode.main, folder, test, "--name", "a/b")
-    refused("wanted 1 or more", lm.main, *texts(tones), tmp_path / "lm", "--order", "0", *options(tones))
+    for order in ("0", "99999999", "9" * 5000):
+        said = "--order: found .*, wanted a whole number from 1 to 100"
+        refused(said, lm.main, *texts(tones), tmp_path / "lm", "--order", order, *options(tones))
     refused("has its own", lm.main, made / "ngram.arpa", tmp_path / "lm", "--order", "2", *options(tones))
     before = sorted(p.name for p in folder.iterdir())
     refused("ctc: is in use by something else", lm.main, *texts(tones), folder, *options(tones))

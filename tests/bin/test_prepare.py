@@ -332,7 +332,7 @@ def test_a_kind_that_is_allowed_is_kept(corpus):
     [
         (["--allow", "audio-leaks"], "did you mean 'audio-leak'"),
         (["--min-seconds", "3", "--max-seconds", "2"], "--min-seconds 3 is not below --max-seconds 2"),
-        (["--jobs", "0"], "--jobs 0: wanted 1 or more"),
+        (["--jobs", "0"], "--jobs: found '0', wanted a whole number from 1 to 1024"),
         (["--max-dropped", "5"], "--max-dropped 5: wanted a share from 0 to 1, e.g. 0.05 for 5 percent"),
         (["--max-dropped", "nan"], "--max-dropped nan: wanted a share"),
         (["--allow-pipes"], "holds no commands"),

@@ -112,6 +112,12 @@ def test_an_epoch_of_one_utterance_goes_round():
     assert [(r.epoch, r.batch, r.indices) for r in itertools.islice(stream, 3)] == [(e, 0, (0,)) for e in (1, 2, 3)]
 
 
+def test_a_block_larger_than_the_corpus_takes_no_memory():
+    seconds = np.full(50, 3.0, np.float32)
+    whole, more = (list(epoch_batches(Config(block=n, window=10**9), PLAIN, seconds, 1, 1)) for n in (50, 10**9))
+    assert [rows.tolist() for rows, _ in more] == [rows.tolist() for rows, _ in whole]
+
+
 def test_a_run_that_goes_on_sees_the_rest_of_the_batches():
     seconds, config = aishell_like(400), Config(seconds=60.0, window=100)
     whole = list(itertools.islice(requests(config, PERTURBED, seconds, 5), 80))

@@ -25,13 +25,13 @@ class Config(Settings):
     """The defaults are the paper's Conformer S (10 M parameters) with layers of 12 and a kernel of 31."""
 
     name: str = "conformer"
-    dim: int = Field(144, ge=2)
-    layers: int = Field(12, ge=1)
-    attention_heads: int = Field(4, ge=1)
-    feedforward: int = Field(576, ge=1)  # width inside the feed-forward modules
-    kernel: int = Field(31, ge=1)  # frames of the depthwise convolution, after subsampling
+    dim: int = Field(144, ge=2, le=65536)
+    layers: int = Field(12, ge=1, le=1000)
+    attention_heads: int = Field(4, ge=1, le=65536)
+    feedforward: int = Field(576, ge=1, le=1 << 20)  # width inside the feed-forward modules
+    kernel: int = Field(31, ge=1, le=10_000)  # frames of the depthwise convolution, after subsampling
     subsampling: Literal[4, 6] = 4  # feature frames per encoder frame
-    subsampling_channels: int = Field(0, ge=0)  # of its 2-D convolutions; 0: as many as dim
+    subsampling_channels: int = Field(0, ge=0, le=65536)  # of its 2-D convolutions; 0: as many as dim
     dropout: float = Field(0.1, ge=0, lt=1)
     attention_dropout: float = Field(0.1, ge=0, lt=1)
     position_dropout: float = Field(0.1, ge=0, lt=1)

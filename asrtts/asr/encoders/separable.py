@@ -25,10 +25,10 @@ class Config(Settings):
     """The defaults make 1.8 M parameters; a frame hears 3.7 s to either side, and by its mean the whole utterance."""
 
     name: str = "separable"
-    dim: int = Field(256, ge=8)
-    blocks: int = Field(6, ge=1)
-    repeats: int = Field(3, ge=1)  # separable convolutions in a block
-    kernel: int = Field(11, ge=1)  # frames, after subsampling
+    dim: int = Field(256, ge=8, le=65536)
+    blocks: int = Field(6, ge=1, le=1000)
+    repeats: int = Field(3, ge=1, le=1000)  # separable convolutions in a block
+    kernel: int = Field(11, ge=1, le=10_000)  # frames, after subsampling
     squeeze_excite: bool = True  # weighs channels by their mean over the utterance, so it cannot stream
     dropout: float = Field(0.1, ge=0, lt=1)
 

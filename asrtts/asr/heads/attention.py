@@ -21,10 +21,10 @@ from asrtts.search.language_model import Fusion
 
 class Config(Settings):
     weight: float = 1.0
-    dim: int | None = Field(None, gt=0)  # width of the decoder; none: the encoder's
-    layers: int = Field(6, gt=0)
-    attention_heads: int = Field(4, gt=0)
-    feedforward: int = Field(2048, gt=0)
+    dim: int | None = Field(None, gt=0, le=65536)  # width of the decoder; none: the encoder's
+    layers: int = Field(6, gt=0, le=1000)
+    attention_heads: int = Field(4, gt=0, le=65536)
+    feedforward: int = Field(2048, gt=0, le=1 << 20)
     dropout: float = Field(0.1, ge=0.0, lt=1.0)
     label_smoothing: float = Field(0.1, ge=0.0, lt=1.0)
     token_noise: float = Field(0.0, ge=0.0, lt=1.0)  # share of input tokens replaced by random ones in training

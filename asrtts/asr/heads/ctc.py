@@ -10,11 +10,11 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
 from asrtts.asr.picture import Picture
-from asrtts.config import Settings
+from asrtts.config import Count, Settings
 from asrtts.losses.ctc_consistency import consistency
 from asrtts.nn.dropout import Dropout
 from asrtts.registry import UserError
@@ -27,7 +27,7 @@ from asrtts.search.language_model import Fusion
 class Config(Settings):
     weight: float = 1.0
     dropout: float = Field(0.1, ge=0.0, lt=1.0)  # on the encoder output, before the projection
-    inter_layers: list[PositiveInt] = []  # encoder blocks, counted from 1, that get the loss too; [] is plain CTC
+    inter_layers: list[Count] = []  # encoder blocks, counted from 1, that get the loss too; [] is plain CTC
     inter_weight: float = Field(0.3, ge=0.0, lt=1.0)  # share of the inner losses (their mean) in the whole
     consistency: float = Field(0.0, ge=0.0)  # weight of CR-CTC, 0.2 in the paper; above 0 doubles the batch
 

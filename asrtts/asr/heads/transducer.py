@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from asrtts.asr.picture import Picture
-from asrtts.config import Settings
+from asrtts.config import CountOrNone, Settings
 from asrtts.losses.rnnt_backends import rnnt_backend
 from asrtts.losses.rnnt_joiner import rnnt_from_joiner
 from asrtts.losses.rnnt_lattice import best_path, edge_posteriors
@@ -27,30 +27,32 @@ from asrtts.search.transducer_greedy import transducer_greedy
 
 class PredictorConfig(Settings):
     kind: Literal["stateless", "lstm"] = "stateless"
-    context: int = Field(2, ge=1)  # tokens a stateless predictor sees; more gained nothing in Ghodsi et al. 2020
+    # tokens a stateless predictor sees; more gained nothing in Ghodsi et al. 2020
+    context: int = Field(2, ge=1, le=1000)
 
 
 class PruneConfig(Settings):
     """icefall's names and values: --prune-range, --simple-loss-scale, --warm-step."""
 
-    range: int = Field(5, ge=2)  # tokens of each frame that the joiner sees; beyond the longest text, the loss is exact
+    # tokens of each frame that the joiner sees; beyond the longest text, the loss is exact
+    range: int = Field(5, ge=2, le=100_000)
     simple_weight: float = Field(0.5, gt=0.0)  # of the simple joiner's loss; without it nothing finds the likely cells
     # Batches in which the simple joiner's weight falls from 1 and the true one's rises from 0.1 to 1: at first the
     # likely cells are not found yet.
-    warmup_batches: int = Field(2000, ge=0)
+    warmup_batches: CountOrNone = 2000
 
 
 class Config(Settings):
     name: str = "transducer"
     weight: float = Field(1.0, ge=0.0)
     predictor: PredictorConfig = PredictorConfig()
-    predictor_dim: int = Field(256, ge=1)
-    joiner_dim: int = Field(256, ge=1)
+    predictor_dim: int = Field(256, ge=1, le=65536)
+    joiner_dim: int = Field(256, ge=1, le=65536)
     dropout: float = Field(0.1, ge=0.0, lt=1.0)  # on both sides of the joiner
     embedding_dropout: float = Field(0.1, ge=0.0, lt=1.0)
     loss_backend: Literal["native", "warp_rnnt", "torchaudio"] = "native"  # the others hold all logits at once
     prune: PruneConfig | None = None  # `prune: {}` trains faster where U is long and V large, not exactly
-    max_symbols_per_frame: int = Field(5, ge=1)  # searches read the next frame after so many tokens
+    max_symbols_per_frame: int = Field(5, ge=1, le=1000)  # searches read the next frame after so many tokens
 
     @model_validator(mode="after")
     def _prunes_natively(self) -> Config:
