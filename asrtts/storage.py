@@ -68,6 +68,19 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def refuse_unreadable(path: Path) -> None:
+    """Raises UserError for a file that must not be read, which safetensors does not tell from a damaged one."""
+    with suppress(FileNotFoundError, IsADirectoryError):
+        try:
+            open(path, "rb").close()
+        except PermissionError:
+            raise unreadable(path) from None
+
+
+def unreadable(path: Path) -> UserError:
+    return UserError(f"{path}: permission denied; ask its owner for the right to read it (chmod a+r)")
+
+
 def storage_error(path: Path, error: Exception) -> UserError:
     """One line for a full or broken disk; safetensors tells of it in an exception of its own."""
     full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)

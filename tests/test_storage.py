@@ -60,3 +60,10 @@ def test_a_disk_that_must_not_be_written_is_one_line_though_nothing_can_be_remov
         monkeypatch.setattr(where, refuse(errno.EROFS))
     with pytest.raises(UserError, match=r"a.txt: cannot be written \(Read-only file system\); name a folder"):
         storage.write(Path(tmp_path / "a.txt"), "new")
+
+
+def test_a_file_that_must_not_be_read_says_so(tmp_path, monkeypatch):
+    storage.refuse_unreadable(tmp_path / "not there")  # whoever reads it says that better
+    monkeypatch.setattr("builtins.open", refuse(errno.EACCES))
+    with pytest.raises(UserError, match="a.safetensors: permission denied; ask its owner"):
+        storage.refuse_unreadable(tmp_path / "a.safetensors")

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from asrtts.asr.encoders.conformer import Config
 from asrtts.config import Settings
 from asrtts.registry import UserError, suggestion
+from asrtts.storage import refuse_unreadable
 
 Toolkit = Literal["espnet", "wenet"]
 
@@ -86,6 +87,7 @@ def start_from(source: str, encoder: nn.Module, settings: Settings) -> None:
 
 def _read(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or of a torch checkpoint, without running anything that it holds."""
+    refuse_unreadable(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

@@ -72,6 +72,7 @@ def load(folder: str | Path, tokenizer: Tokenizer, device: torch.device) -> Lang
 
 def _neural(folder: Path, told: dict[str, Any], vocab_size: int) -> RecurrentLm:
     path = folder / WEIGHTS
+    storage.refuse_unreadable(path)
     try:
         model = RecurrentLm(config.build(Config, told.get("model", {}), f"{folder / ABOUT}: model"), vocab_size)
         model.load_state_dict(load_file(path))

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from asrtts.config import warn
 from asrtts.registry import UserError
-from asrtts.storage import parse_json, remove, storage_error
+from asrtts.storage import parse_json, refuse_unreadable, remove, storage_error, unreadable
 
 KEPT = 2
 SEAL = "SHA256SUMS"
@@ -60,7 +60,7 @@ def load_latest(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, A
     """The tensors and the state of the newest whole checkpoint; None if there is none yet.
 
     Raises:
-        UserError: checkpoints are there but all are damaged.
+        UserError: checkpoints are there but all are damaged, or one must not be read.
     """
     found = sorted(folder.glob("update-*"), reverse=True)
     for path in found:
@@ -68,6 +68,8 @@ def load_latest(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, A
             _check_seal(path)
             tensors = {p.stem: load_file(p) for p in sorted(path.glob("*.safetensors"))}
             return tensors, parse_json((path / "state.json").read_text(encoding="utf-8"))
+        except PermissionError as error:  # it may be whole: nothing is to be trained again or deleted
+            raise unreadable(Path(error.filename)) from None
         except (OSError, ValueError, SafetensorError) as error:
             warn(f"{path} is damaged ({error}); going back to the checkpoint before it")
     if found:
@@ -89,7 +91,8 @@ def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Raises UserError if the file is damaged or no safetensors file."""
+    """Raises UserError if the file must not be read, is damaged or no safetensors file."""
+    refuse_unreadable(path)
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import itertools
 import os
@@ -60,6 +61,33 @@ def damage(path: Path, how: str) -> None:
         path.write_bytes(b"")
     else:
         path.unlink()
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The tests may run as root, who may read everything."""
+    real = builtins.open
+
+    def refuse(path, *rest, **more):
+        if Path(path).name == name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, *rest, **more)
+
+    monkeypatch.setattr(builtins, "open", refuse)
+
+
+def test_weights_that_must_not_be_read_are_not_called_damaged(tmp_path, monkeypatch):
+    checkpoint.save_weights(tmp_path / "model.safetensors", {"w": torch.zeros(2)})
+    forbid(monkeypatch, "model.safetensors")
+    with pytest.raises(UserError, match=r"model.safetensors: permission denied; ask its owner"):
+        checkpoint.load_weights(tmp_path / "model.safetensors")
+
+
+def test_a_checkpoint_that_must_not_be_read_is_not_passed_over(tmp_path, monkeypatch):
+    for update in (1, 2):
+        checkpoint.save(tmp_path, update, {"model": {"w": torch.zeros(2)}}, {"update": update})
+    forbid(monkeypatch, "model.safetensors")
+    with pytest.raises(UserError, match=r"update-00000002/model.safetensors: permission denied"):
+        checkpoint.load_latest(tmp_path)
 
 
 @pytest.mark.parametrize("how", ["flipped", "truncated", "empty", "missing"])
