@@ -6,14 +6,11 @@ parameters) and model.safetensors: decode, quantize and export need this folder 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -139,24 +136,6 @@ class Run:
         except OSError as error:
             raise storage.storage_error(self.folder, error) from None
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Nobody else trains this run meanwhile; whoever held it and was killed does no longer.
-
-        Raises:
-            UserError: another process trains it.
-        """
-        with open(self.folder / "config.yaml", "rb") as settings:
-            try:
-                fcntl.flock(settings, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"{self.folder}: another process is training this run; wait for it, or train into a new folder"
-                ) from None
-            except OSError:  # a file system without locks
-                pass
-            yield
-
     def discard(self) -> None:
         """Throw the run away. Raises UserError if the folder is something else than a run."""
         self._refuse_here()
@@ -167,16 +146,14 @@ class Run:
             raise UserError(
                 f"{self.folder}: --restart would delete it, but it is no run (there is no config.yaml in it)"
             )
-        if known[0].is_file():
-            with self.held():  # or it is refused: another process would train on without its folder
-                pass
         beside = self.folder.resolve().with_name(self.folder.resolve().name + ".discarded")
-        try:
-            shutil.rmtree(beside, ignore_errors=True)
-            os.replace(self.folder.resolve(), beside)  # a kill in between leaves no half of a run
-            shutil.rmtree(beside)
-        except OSError as error:
-            raise UserError(f"{self.folder}: cannot be thrown away ({error})") from None
+        with storage.held(self.folder):  # or it is refused: another process would train on without its folder
+            try:
+                shutil.rmtree(beside, ignore_errors=True)
+                os.replace(self.folder.resolve(), beside)  # a kill in between leaves no half of a run
+                shutil.rmtree(beside)
+            except OSError as error:
+                raise UserError(f"{self.folder}: cannot be thrown away ({error})") from None
 
     def _refuse_here(self) -> None:
         """A run in the recipe's own folder (`asrtts train conf/ctc.yaml "$unset"`) is thrown away with the recipe."""

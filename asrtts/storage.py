@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,63 @@ def json_object(text: bytes | str, where: str, mend: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{where}: wanted an object, found {values!r:.60}; {mend}")
     return values
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Nobody else trains in the folder meanwhile; whoever held it and was killed does no longer.
+
+    The lock is on the folder itself, which is made if need be: so two that begin it at the same moment exclude each
+    other too, and no file of a lock is left behind.
+
+    Raises:
+        UserError: another process holds it, or it cannot be made.
+    """
+    lock = _lock(folder)
+    try:
+        yield
+    finally:
+        if _is_at(folder, lock):
+            with suppress(OSError):
+                folder.rmdir()  # goes only if it is empty: nothing was begun
+        os.close(lock)
+
+
+def _lock(folder: Path) -> int:
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(folder, os.O_RDONLY)
+        except OSError as error:
+            raise storage_error(folder, error) from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(lock)
+            os.close(lock)
+            raise UserError(
+                f"{folder}: another process{holder} is training here; wait for it, or train into a new folder"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        if _is_at(folder, lock):
+            return lock
+        os.close(lock)  # another process threw the folder away, between our opening and locking it
+
+
+def _is_at(folder: Path, lock: int) -> bool:
+    return folder.exists() and os.path.samestat(folder.stat(), os.fstat(lock))
+
+
+def _holder(lock: int) -> str:
+    """` (pid 1234)` where Linux tells who holds a lock."""
+    stat = os.fstat(lock)
+    place = f"{os.major(stat.st_dev):02x}:{os.minor(stat.st_dev):02x}:{stat.st_ino}"
+    with suppress(OSError):
+        for fields in map(str.split, Path("/proc/locks").read_text(encoding="ascii").splitlines()):
+            if fields[1] == "FLOCK" and fields[5] == place:
+                return f" (pid {fields[4]})"
+    return ""
 
 
 def remove(path: Path) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,3 +70,46 @@ def test_a_file_that_must_not_be_read_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.open", refuse(errno.EACCES))
     with pytest.raises(UserError, match="a.safetensors: permission denied; ask its owner"):
         storage.refuse_unreadable(tmp_path / "a.safetensors")
+
+
+HOLD = "import sys, time; from pathlib import Path; from asrtts import storage\n"
+HOLD += "with storage.held(Path(sys.argv[1])): print('held', flush=True); time.sleep(100)"
+
+
+def test_a_folder_is_held_by_one_process_until_it_is_killed(tmp_path):
+    folder = tmp_path / "new" / "exp"
+    with subprocess.Popen([sys.executable, "-c", HOLD, folder], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(UserError, match=rf"exp: another process( \(pid {other.pid}\))? is training here; wait"):
+            storage.held(folder).__enter__()
+        other.kill()
+    with storage.held(folder):
+        (folder / "a").touch()
+    with storage.held(folder):  # again, and what is in it stays
+        assert [path.name for path in folder.iterdir()] == ["a"]
+
+
+def test_a_folder_in_which_nothing_was_begun_is_gone_again(tmp_path):
+    with storage.held(tmp_path / "exp"):
+        assert (tmp_path / "exp").is_dir()
+    assert not (tmp_path / "exp").exists()
+
+
+def test_a_folder_that_is_thrown_away_while_it_is_locked_is_locked_anew(tmp_path, monkeypatch):
+    folder, real, calls = tmp_path / "exp", fcntl.flock, []
+
+    def late(lock: int, how: int) -> None:
+        real(lock, how)
+        calls.append(lock)
+        if len(calls) == 1:
+            folder.rename(tmp_path / "exp.discarded")
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with storage.held(folder):
+        assert len(calls) == 2 and folder.is_dir()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file/exp: cannot be written"), storage.held(tmp_path / "file" / "exp"):
+        pass

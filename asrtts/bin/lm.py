@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from asrtts import storage
 from asrtts.config import ArgumentParser, whole
 from asrtts.data import manifest
 from asrtts.lm import arpa, kneser_ney, lm_folder
@@ -66,10 +67,11 @@ def _train(args: Any, tokenizer: Tokenizer, held_out: list[str]) -> None:
         raise UserError("--neural is trained on a text and has no order; leave out one of the two")
     text = sentences(args.text)
     tokens, dev = ([tokenizer.encode(line) for line in lines] for lines in (text, held_out))
-    model, made = _lm_training.train(args.folder, args.settings, tokenizer, tokens, dev, args.device)
-    about = {**made, "text": str(args.text), "text_hash": text_hash(text)}
-    about |= measured(model, held_out, args.dev, tokenizer)
-    lm_folder.save_about(args.folder, about)
+    with storage.held(args.folder):
+        model, made = _lm_training.train(args.folder, args.settings, tokenizer, tokens, dev, args.device)
+        about = {**made, "text": str(args.text), "text_hash": text_hash(text)}
+        about |= measured(model, held_out, args.dev, tokenizer)
+        lm_folder.save_about(args.folder, about)
     say(f"{args.folder}: {about['parameters'] / 1e6:.2f} M parameters, best at update {about['update']}")
     say(verdict(args.dev, about))
 

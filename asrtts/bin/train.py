@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from rapidfuzz.distance import Levenshtein
 
-from asrtts import experiment
+from asrtts import experiment, storage
 from asrtts.asr.foreign_weights import start_from
 from asrtts.asr.model import AsrModel
 from asrtts.comparison import decodings
@@ -54,11 +54,12 @@ def main(argv: list[str]) -> None:
     facts = experiment.facts_of(settings, tokenizer, model)
     facts |= {"device": device.type, "precision": precision(settings.training.precision, device)}
     facts |= begun_from(args.init) if args.init else {}
-    if rank == 0:
-        prepare_folder(run, settings, facts, tokenizer, index, args.restart)
-    parallel.wait()
-
-    with run.held() if rank == 0 else nullcontext():
+    if rank == 0 and args.restart:
+        run.discard()
+    with storage.held(run.folder) if rank == 0 else nullcontext():
+        if rank == 0:
+            prepare_folder(run, settings, facts, tokenizer, index)
+        parallel.wait()
         trainer = Trainer(model, settings.training, run.folder, settings.seed, device)
         resumed = trainer.resume()
         finished = trainer.done or trainer.update >= settings.training.updates
@@ -109,11 +110,8 @@ def prepare_folder(
     facts: dict[str, Any],
     tokenizer: Tokenizer,
     index: batching.Index,
-    restart: bool,
 ) -> None:
     """Begin a run, or see that the one that is there is of the same settings and data."""
-    if restart:
-        run.discard()
     if run.is_begun:
         run.check_unchanged(settings, facts)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import random
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from asrtts import storage
 from asrtts.bin import average, decode, score, train
 from asrtts.registry import UserError
 from asrtts.training import checkpoint
@@ -165,13 +165,40 @@ def test_nothing_slow_is_imported_before_the_first_update(tones, tmp_path):
 def test_a_run_that_another_process_trains_is_left_alone(tones, tmp_path):
     folder = run(tones, tmp_path / "exp", "training.updates=2")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    with open(folder / "config.yaml", "rb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with storage.held(folder):
         for more in ((), ("--restart",)):
-            with pytest.raises(UserError, match="another process is training this run"):
+            with pytest.raises(UserError, match="another process .*is training here"):
                 run(tones, folder, "training.updates=2", *more)
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     run(tones, folder, "training.updates=2")
+
+
+def test_of_two_that_begin_a_run_at_the_same_moment_one_trains(tones, tmp_path):
+    ready = tmp_path / "ready"
+    ready.mkdir()
+    meet = "import os, pathlib, time\nfrom asrtts import experiment\nfrom asrtts.training import trainer\n"
+    meet += f"real, ready, step = experiment.facts_of, pathlib.Path({str(ready)!r}), trainer.Trainer._step\n"
+    meet += "def facts_of(*given):\n    (ready / str(os.getpid())).touch()\n"
+    meet += "    while len(list(ready.iterdir())) < 2:\n        time.sleep(0.001)\n    return real(*given)\n"
+    meet += "experiment.facts_of = facts_of\n"
+    meet += "trainer.Trainer._step = lambda self, batches: (time.sleep(0.1), step(self, batches))[1]\n"
+    both = [start(tones, tmp_path / "exp", *TORN, code=meet) for _ in range(2)]
+    said = {process.communicate()[1].splitlines()[-1]: process.returncode for process in both}
+    assert sorted(said.values()) == [0, 2]
+    assert "is training here; wait for it, or train into a new folder" in next(line for line in said if said[line])
+    same_run(tmp_path / "exp", run(tones, tmp_path / "alone", *TORN))
+
+
+def test_a_run_is_held_before_anything_is_in_its_folder(tones, tmp_path, monkeypatch):
+    def look(*_):
+        with pytest.raises(UserError, match="is training here"), storage.held(tmp_path / "exp"):
+            pass
+        raise UserError("seen")
+
+    monkeypatch.setattr(train, "measure_statistics", look)
+    with pytest.raises(UserError, match="seen"):
+        run(tones, tmp_path / "exp")
+    assert not (tmp_path / "exp").exists()
 
 
 def test_a_finished_run_says_so_and_touches_nothing(tones, tmp_path, capsys):
