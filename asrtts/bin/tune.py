@@ -77,11 +77,10 @@ def main(argv: list[str]) -> None:
     model = run.load_model().to(device)
     refuse_too_short(index, run.experiment.features, model)
     values["method"] = model.method(full)  # of all points, also where a weight is 0
-    points = [
-        config.build(Decoding, {**values, **point}, "tune")
-        for point in grid(args.tried, args.settings, full, values["method"])
-    ]
-    keys = [key for key in TRIED if len({getattr(point, key) for point in points}) > 1]
+    planned = grid(args.tried, args.settings, full, values["method"])
+    points = [config.build(Decoding, {**values, **point}, "tune") for point in planned]
+    differ = [key for key in TRIED if len({getattr(point, key) for point in points}) > 1]
+    keys = differ or list(planned[0])  # a point that is alone is shown whole
     loaded = {folder: lm for (folder, _), (lm, _) in zip(full.lms, run.language_models(full, device), strict=True)}
     cut = config.build(batching.Config, {"seconds": args.batch_seconds}, "--batch-seconds")
     encoded = list(encode(model, run, index, cut))
@@ -98,8 +97,9 @@ def main(argv: list[str]) -> None:
     told = f"# The best of {len(points)} points, {score}; all of them: {args.name}.json\n"
     storage.write(goal, told + yaml.safe_dump(points[best].model_dump(), sort_keys=False))
     show(tried, keys, best)
-    print(f"{goal}: {', '.join(f'{key}={tried[best][key]:g}' for key in keys)}, {score}", file=sys.stderr)
-    for key in keys:
+    chosen = ", ".join(f"{key}={tried[best][key]:g}" for key in keys)
+    print(f"{goal}: {chosen}{'' if differ else ', the only point'}, {score}", file=sys.stderr)
+    for key in differ:
         if tried[best][key] == max(point[key] for point in tried):
             warn(f"{key}: the largest value was the best; larger ones: --try {key}=...")
 

@@ -94,6 +94,13 @@ def test_a_wrong_option_is_one_line(tones, made, run, options, match):
     assert "\n" not in str(error.value)
 
 
+def test_a_point_that_is_alone_is_said_to_be_so(tones, made, run, capsys):
+    tune.main([str(run("ctc")), str(tones / "data/dev"), f"lm={made}", "--try", "lm_weight=1", "length_bonus=0.5"])
+    out, err = capsys.readouterr()
+    assert "lm_weight" in out
+    assert "lm.yaml: lm_weight=1, the only point, WER " in err and "the largest value" not in err
+
+
 def test_a_name_that_was_not_tuned_is_answered_with_the_nearest(tones, made, run):
     folder = run("ctc")
     tune.main([str(folder), str(tones / "data/dev"), f"lm={made}", "--try", "lm_weight=1", "--try", "length_bonus=0"])
