@@ -39,7 +39,7 @@ def enough(lower: str) -> Iterator[None]:
     Raises:
         UserError: the weights, or one layer of them, are more than is free; `lower` names the settings.
     """
-    room, held = planning.free(torch.device("cpu")), 0
+    room, held = 0.9 * planning.free(torch.device("cpu")), 0  # others live here, too
 
     def count(_: nn.Module, __: str, parameter: nn.Parameter) -> None:
         nonlocal held
