@@ -91,6 +91,11 @@ class AsrModel(nn.Module):
         """The parameters of each optimizer step; one turn for speech recognition."""
         return {"model": [p for p in self.parameters() if p.requires_grad]}
 
+    def refuse_untrainable(self, device: torch.device) -> None:
+        """Raises UserError for settings of a head with which its loss would stop at the first batch."""
+        for head in self.heads.values():
+            head.refuse_untrainable(len(self.encoder.blocks), device)
+
     def forward(self, batch: dict[str, Any], turn: str = "model") -> dict[str, Tensor]:
         """The weighted loss, a mean over utterances, and its parts as `head.part` without gradient."""
         layers: list[Tensor] | None = [] if any(h.wants_layers for h in self.heads.values()) else None

@@ -90,12 +90,12 @@ def beside(exp: Path, settings: Sequence[str]) -> Path:
 # Before the first training ----------------------------------------------------------------------------------------
 
 
-def check(jobs: Sequence[Job]) -> None:
+def check(jobs: Sequence[Job], device: torch.device) -> None:
     """Raises UserError if one cannot be trained, or if its folder holds a run of other settings, data or weights."""
     for job in in_order(jobs):
         settings, run = experiment.load(job.conf, job.overrides), Run(job.exp)
         with torch.device("meta"):  # shapes, no memory
-            _, _, tokenizer, _ = train.opened(settings, run)
+            _, _, tokenizer, _ = train.opened(settings, run, device)
         if run.is_begun:
             run.check_unchanged(settings, experiment.hashes_of(settings, tokenizer) | job.init)
             if job.manifest:

@@ -69,7 +69,7 @@ def parser() -> ArgumentParser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    parallel.pick_device(args.device)
+    device = parallel.pick_device(args.device)
     variants, common = read(args.settings)
     data = one_data(variants, [experiment.load(v.conf, (*common, *v.overrides)) for v in variants])
     utterances = pooled(data, args.by == "speaker")
@@ -80,7 +80,7 @@ def main(argv: list[str]) -> None:
     jobs = [job(v, common, args.out, number, exp, args.encoder) for (v, number), exp in runs.items()]
     _first_encoder.check(jobs)
     write(args.out, division, about)
-    _series.check(jobs)
+    _series.check(jobs, device)
     _series.run(jobs, args.device)
 
     found = {"asrtts": __version__, **about, "common": common, "encoder": args.encoder and args.encoder[0]}

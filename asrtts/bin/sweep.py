@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
     swept, fixed = divided(args.settings)
     manifest = decodings.located(args.test)
-    parallel.pick_device(args.device)
+    device = parallel.pick_device(args.device)
     jobs = []
     for point in points(swept):
         job = Job(args.conf, (*fixed, *point), _series.beside(args.exp, point[:1]), manifest)
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     refuse_alike(jobs, swept)
     refuse_new_heads(args.conf, fixed, swept)
     _first_encoder.check(jobs)
-    _series.check(jobs)
+    _series.check(jobs, device)
     _series.run(jobs, args.device)
     exps, allow = [str(job.exp) for job in jobs], allowed(swept, bool(args.encoder))
     print("compare them: " + shlex.join(["asrtts", "compare", *exps, "--test", args.test, *allow]))

@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
     device = parallel.pick_device(args.device)
     parallel.use_threads(settings.training.threads)
     run = Run(args.exp)
-    index, held_out, tokenizer, model = opened(settings, run)
+    index, held_out, tokenizer, model = opened(settings, run, device)
     if args.init:
         start_from(args.init, model.encoder, settings.encoder)
     facts = experiment.facts_of(settings, tokenizer, model)
@@ -77,12 +77,19 @@ def main(argv: list[str]) -> None:
     parallel.stop()
 
 
-def opened(settings: Experiment, run: Run) -> tuple[batching.Index, batching.Index, Tokenizer, AsrModel]:
-    """Training and dev data, the tokens and the model. Raises UserError for whatever would stop the training later."""
+def opened(
+    settings: Experiment, run: Run, device: torch.device
+) -> tuple[batching.Index, batching.Index, Tokenizer, AsrModel]:
+    """Training and dev data, the tokens and the model, which is not on the device yet.
+
+    Raises:
+        UserError: whatever would stop the training later.
+    """
     index, held_out = batching.Index(settings.data.train), batching.Index(settings.data.dev)
     tokenizer = Tokenizer.load(Path(settings.data.tokens))
     model = run.build_model(settings, tokenizer.vocab_size)
     model.method(settings.decoding)  # a search that these heads cannot do is refused now, not after the training
+    model.refuse_untrainable(device)
     experiment.refuse_too_short(index, settings.features, model, max(settings.augmentation.speed))
     experiment.refuse_too_short(held_out, settings.features, model)
     augmentation.check(settings.augmentation)

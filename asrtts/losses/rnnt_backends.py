@@ -17,11 +17,17 @@ Loss = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
 HOW_TO_GET = {"warp_rnnt": "run tools/install_warp_rnnt.sh (needs CUDA)", "torchaudio": "pip install torchaudio"}
 
 
-def rnnt_backend(name: str) -> Loss:
-    """The loss of given logits that a name stands for. Raises UserError if it is not installed, with the way there."""
+def rnnt_backend(name: str, device: torch.device) -> Loss:
+    """The loss of logits on a device that a name stands for.
+
+    Raises:
+        UserError: it is not installed, with the way there, or does not run on this device.
+    """
     if name == "native":
         return rnnt_loss
     module = _installed(name)
+    if name == "warp_rnnt" and device.type != "cuda":
+        raise UserError("loss_backend warp_rnnt runs on CUDA only, this model is on the CPU: set loss_backend: native")
     return {"warp_rnnt": _warp_rnnt, "torchaudio": _torchaudio}[name](module)
 
 
@@ -42,10 +48,6 @@ def _warp_rnnt(module: ModuleType) -> Loss:
     """1ytic/warp-rnnt: log-probabilities and int32 on a CUDA device."""
 
     def loss(logits: Tensor, tokens: Tensor, logit_lens: Tensor, token_lens: Tensor, blank_id: int = 0) -> Tensor:
-        if logits.device.type != "cuda":
-            raise UserError(
-                "loss_backend warp_rnnt runs on CUDA only, this model is on the CPU: set loss_backend: native"
-            )
         check(logits.shape, tokens, logit_lens, token_lens, blank_id)
         whole = (x.to(logits.device).int().contiguous() for x in (tokens, logit_lens, token_lens))
         log_probs = logits.float().log_softmax(-1).contiguous()

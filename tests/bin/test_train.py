@@ -268,6 +268,8 @@ def test_a_mistake_beside_restart_throws_nothing_away(tones, tmp_path):
         (["augmentation.gain_db=[5, 1]"], r"augmentation.gain_db: holds \[5, 1\]; wanted the lower end first"),
         (["augmentation.noise={folder: nowhere}"], "nowhere: no such folder, wanted for augmentation"),
         (["training.threads=100000"], "training.threads holds 100000"),
+        (["heads.ctc.inter_layers=[99]"], r"heads.ctc.inter_layers: \[99\], but the encoder has 1 blocks"),
+        (["heads={transducer: {loss_backend: warp_rnnt}}"], "loss_backend warp_rnnt"),
         (["seed=-1"], "seed holds -1; it should be greater than or equal to 0"),
         (["seed=99999999999999999999"], "seed holds 99999999999999999999; it should be less than 4294967296"),
     ],

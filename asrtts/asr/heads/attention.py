@@ -66,6 +66,9 @@ class Head(nn.Module):
         """What the loss holds beside the cross-entropy, with its weight."""
         return [f"label smoothing {self.config.label_smoothing:g}"] if self.config.label_smoothing else []
 
+    def refuse_untrainable(self, blocks: int, device: torch.device) -> None:
+        """Nothing to refuse: the loss needs the encoder's output alone, and torch."""
+
     def loss(
         self, enc: Tensor, enc_lens: Tensor, tokens: Tensor, token_lens: Tensor, layers: list[Tensor] | None = None
     ) -> dict[str, Tensor]:

@@ -52,6 +52,14 @@ class Head(nn.Module):
             parts.append(f"InterCTC {config.inter_weight:g} at {', '.join(map(str, config.inter_layers))}")
         return [*parts, *([f"CR-CTC {config.consistency:g}"] if config.consistency else [])]
 
+    def refuse_untrainable(self, blocks: int, device: torch.device) -> None:
+        """Raises UserError for an inner block that the encoder, which has so many, lacks."""
+        if max(self.config.inter_layers, default=0) > blocks:
+            raise UserError(
+                f"heads.ctc.inter_layers: {self.config.inter_layers}, but the encoder has {blocks} blocks; wanted 1 to "
+                f"{blocks}"
+            )
+
     def log_probs(self, enc: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, V), float32 whatever the autocast."""
         return self.projection(self.dropout(enc)).float().log_softmax(-1)
@@ -82,10 +90,6 @@ class Head(nn.Module):
         loss, parts = ctc, {"ctc": ctc.detach(), "skipped": (~possible).sum().float()}
         if config.inter_layers:
             assert layers is not None, "inter_layers needs the outputs of the encoder blocks"
-            if max(config.inter_layers) > len(layers):
-                raise UserError(
-                    f"heads.ctc.inter_layers: {config.inter_layers}, but the encoder has {len(layers)} blocks"
-                )
             inner = [self.log_probs(layers[n - 1]) for n in config.inter_layers]
             inter = torch.stack([_ctc(x, enc_lens, tokens, token_lens, possible) for x in inner]).mean()
             loss = (1 - config.inter_weight) * ctc + config.inter_weight * inter

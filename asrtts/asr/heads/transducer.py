@@ -89,6 +89,10 @@ class Head(nn.Module):
         """What the loss holds beside the Transducer's own: nothing."""
         return []
 
+    def refuse_untrainable(self, blocks: int, device: torch.device) -> None:
+        """Raises UserError if the loss cannot be had on this machine and device; decoding does without it."""
+        rnnt_backend(self.config.loss_backend, device)
+
     def loss(
         self, enc: Tensor, enc_lens: Tensor, tokens: Tensor, token_lens: Tensor, layers: list[Tensor] | None = None
     ) -> dict[str, Tensor]:
@@ -114,7 +118,7 @@ class Head(nn.Module):
             losses = rnnt_from_joiner(*projected, *out_layer, *target)
         else:
             logits = self._join(projected[0].unsqueeze(2), projected[1].unsqueeze(1))
-            losses = rnnt_backend(self.config.loss_backend)(logits, *target, 0)
+            losses = rnnt_backend(self.config.loss_backend, logits.device)(logits, *target, 0)
         return {"loss": losses.sum() / len(possible)}
 
     def _weighted(self, simple: Tensor, pruned: Tensor) -> dict[str, Tensor]:

@@ -104,9 +104,10 @@ def test_inter_ctc_mixes_the_losses_of_the_listed_blocks():
 
 
 def test_an_inner_block_that_the_encoder_lacks_is_refused():
-    enc, *rest = batch()
+    for layers in ([], [3]):
+        head(inter_layers=layers).refuse_untrainable(3, torch.device("cpu"))
     with pytest.raises(UserError, match=r"inter_layers: \[4\], but the encoder has 3 blocks"):
-        head(inter_layers=[4]).loss(enc, *rest, [enc] * 3)
+        head(inter_layers=[4]).refuse_untrainable(3, torch.device("cpu"))
     with pytest.raises(UserError, match="inter_layers"):
         build(Config, {"inter_layers": [0]}, "ctc.yaml")
 

@@ -149,9 +149,9 @@ def test_settings_refuse_an_unknown_predictor_or_loss():
             Config(**wrong)
 
 
-def test_a_missing_back_end_is_named_when_the_loss_is_wanted(monkeypatch):
+def test_a_missing_back_end_is_named_before_the_first_batch(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "warp_rnnt", None)
     model = head("stateless", loss_backend="warp_rnnt")
     model.eval().search(*batch()[:2])  # decoding needs no loss
     with pytest.raises(UserError, match="install_warp_rnnt.sh"):
-        model.loss(*batch())
+        model.refuse_untrainable(3, torch.device("cpu"))
