@@ -343,6 +343,15 @@ def test_every_loss_weight_and_the_views_are_in_the_table(recipe: Path) -> None:
     assert second["losses"].startswith("ctc 0.3 + attention 0.7") and second["views"] == 1
 
 
+def test_a_pruned_transducer_is_no_size_of_an_exact_one(recipe: Path) -> None:
+    prune = ("heads.transducer.prune={simple_weight: 0.4, range: 3, warmup_batches: 9}", "encoder.dim=144")
+    exps = [decoded("exact", wrong(5), "transducer"), decoded("pruned", wrong(7), "transducer", prune)]
+    exact, pruned = compared(*exps, "--allow", "encoder", "--quick")["systems"]
+    assert exact["losses"] == "transducer 1"
+    assert pruned["losses"] == "transducer 1, pruned to 3 tokens a frame, simple joiner 0.4, warm-up of 9 batches"
+    assert plots.family(exact) != plots.family(pruned)
+
+
 def test_missing_utterances_are_refused_or_left_out_of_all(recipe: Path) -> None:
     fewer = {u: text for u, text in wrong(7).items() if u != "u7"}
     exps = [decoded("ctc", wrong(5)), decoded("transducer", fewer, "transducer")]

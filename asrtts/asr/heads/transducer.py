@@ -86,8 +86,14 @@ class Head(nn.Module):
             self.register_buffer("batches_seen", torch.zeros((), dtype=torch.int64))
 
     def auxiliary(self) -> list[str]:
-        """What the loss holds beside the Transducer's own: nothing."""
-        return []
+        """What the loss holds beside the Transducer's own, pruned or not, with its weight."""
+        if not (prune := self.config.prune):
+            return []
+        return [
+            f"pruned to {prune.range} tokens a frame",
+            f"simple joiner {prune.simple_weight:g}",
+            f"warm-up of {prune.warmup_batches} batches",
+        ]
 
     def refuse_untrainable(self, blocks: int, device: torch.device) -> None:
         """Raises UserError if the loss cannot be had on this machine and device; decoding does without it."""
