@@ -39,6 +39,8 @@ from asrtts.training.trainer import Config as TrainingConfig
 HARMLESS_KEYS = {f"training.{key}" for key in HARMLESS}
 # Facts that must stay as they were when a run is resumed.
 HASHES = {"data_hash": "training manifest", "dev_hash": "dev manifest", "tokens_hash": "token list"}
+# What the numbers of a training hang on beside its settings, and how a command asks for the value that it began with.
+COMPUTED_WITH = {"precision": "training.precision={}", "device": "--device {}"}
 
 
 class Data(Settings):
@@ -162,16 +164,18 @@ class Run:
             raise UserError(f"'{self.folder}' is the folder you are in; name one for the run, such as exp/ctc")
 
     def check_unchanged(self, experiment: Experiment, facts: dict[str, Any]) -> None:
-        """Refuse to resume under other settings, data or tokens than the run began with; the key is named."""
+        """Refuse to resume under other settings, data, tokens, precision or device than the run began with; the key is
+        named. A finished run computes nothing more, so another machine may see that it is finished."""
+        old = self.facts()
+        came_to = {"training.precision"} if {"precision"} <= old.keys() & facts.keys() else set()  # auto is one of two
         before, now = flat(self.experiment.model_dump(mode="json")), flat(experiment.model_dump(mode="json"))
         for key in sorted(before.keys() | now.keys()):
-            free = key in HARMLESS_KEYS or key.startswith(("decoding.", "data."))
+            free = key in HARMLESS_KEYS | came_to or key.startswith(("decoding.", "data."))
             if not free and before.get(key) != now.get(key):
                 raise UserError(
                     f"{self.folder}: this run began with {key}={before.get(key)}, now it is {now.get(key)}; a resumed "
                     "run would be neither. Train into a new folder, or add --restart to throw this one away"
                 )
-        old = self.facts()
         if not old:
             raise UserError(
                 f"{self.folder / 'run.json'}: not there, and nothing else says which data and tokens this run began "
@@ -188,6 +192,14 @@ class Run:
                 raise UserError(
                     f"{self.folder}: the {what} is another than this run began with. "
                     "Train into a new folder, or add --restart to throw this one away"
+                )
+
+        for key, way in COMPUTED_WITH.items():
+            if "updates" not in old and old.get(key) != facts.get(key) and {key} <= old.keys() & facts.keys():
+                raise UserError(
+                    f"{self.folder}: this run began with {key} {old[key]}, now it is {facts[key]}; a resumed run would "
+                    f"be neither. Say {way.format(old[key])} where that can be had, train into a new folder, or add "
+                    "--restart to throw this one away"
                 )
 
     def build_model(self, experiment: Experiment, vocab_size: int) -> AsrModel:

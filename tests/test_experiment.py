@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from asrtts import experiment
+from asrtts import config, experiment
 from asrtts.data import features
 from asrtts.data.batching import Index
 from asrtts.experiment import Run, facts_of, load
@@ -62,6 +62,24 @@ def test_a_changed_setting_is_refused_by_its_key(tones, begun, setting):
     with pytest.raises(UserError, match=rf"began with {setting.partition('=')[0]}.*--restart") as error:
         begun.check_unchanged(settings, begun.facts())
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "began", "here", "way"),
+    [("precision", "bf16", "float32", "training.precision=bf16"), ("device", "cuda", "cpu", "--device cuda")],
+)
+def test_another_precision_or_device_is_refused_while_there_is_something_to_compute(
+    tones, begun, key, began, here, way
+):
+    settings = load(tones / "conf/ctc.yaml", ["training.precision=auto"])
+    config.dump(settings, begun.folder / "config.yaml")
+    begun.record(**{"precision": "bf16", "device": "cpu", key: began})
+    now = {**begun.facts(), key: here}
+    with pytest.raises(UserError, match=f"began with {key} {began}, now it is {here}; .* Say {way} .*--restart"):
+        begun.check_unchanged(settings, now)
+    begun.check_unchanged(load(tones / "conf/ctc.yaml", ["training.precision=bf16"]), begun.facts())  # the way out
+    begun.record(updates=12)
+    begun.check_unchanged(settings, now)
 
 
 def test_another_head_is_refused(tones, begun):

@@ -97,7 +97,8 @@ def check(jobs: Sequence[Job], device: torch.device) -> None:
         with torch.device("meta"):  # shapes, no memory
             _, _, tokenizer, _ = train.opened(settings, run, device)
         if run.is_begun:
-            run.check_unchanged(settings, experiment.hashes_of(settings, tokenizer) | job.init)
+            facts = experiment.hashes_of(settings, tokenizer) | train.computed_with(settings, device)
+            run.check_unchanged(settings, facts | job.init)
             if job.manifest:
                 _refuse_other_search(run, settings)
 

@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
     if args.init:
         start_from(args.init, model.encoder, settings.encoder)
     facts = experiment.facts_of(settings, tokenizer, model)
-    facts |= {"device": device.type, "precision": precision(settings.training.precision, device)}
+    facts |= computed_with(settings, device)
     facts |= begun_from(args.init) if args.init else {}
     if rank == 0 and args.restart:
         run.discard()
@@ -193,9 +193,10 @@ def validation(
     return measure
 
 
-def precision(asked: str, device: torch.device) -> str:
-    """What `training.precision` comes to on this machine."""
-    return "bf16" if wants_bf16(asked, device) else "float32"
+def computed_with(settings: Experiment, device: torch.device) -> dict[str, str]:
+    """The device, and what `training.precision` comes to on it, as run.json has them."""
+    bf16 = wants_bf16(settings.training.precision, device)
+    return {"device": device.type, "precision": "bf16" if bf16 else "float32"}
 
 
 def round_frames(settings: Experiment) -> int:

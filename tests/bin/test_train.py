@@ -242,6 +242,19 @@ def test_a_changed_setting_is_refused_until_the_run_is_thrown_away(tones, tmp_pa
     assert not (folder / "model.safetensors").exists() and losses(folder)[-1][0] == 4
 
 
+def test_a_run_of_bf16_does_not_go_on_in_float32(tones, tmp_path, monkeypatch):
+    folder, conf = tmp_path / "exp", tones / "conf/ctc.yaml"
+    monkeypatch.setattr(train, "wants_bf16", lambda asked, device: asked != "float32")  # a chip that has it
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "fit", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(tones, folder, "training.precision=auto")
+    monkeypatch.setattr(train, "wants_bf16", lambda asked, device: asked == "bf16")
+    refused("began with precision bf16, now it is float32", conf, folder, "training.precision=auto")
+    run(tones, folder, "training.precision=bf16")
+    assert json.loads((folder / "run.json").read_text())["precision"] == "bf16"
+
+
 def test_a_mistake_beside_restart_throws_nothing_away(tones, tmp_path):
     folder = run(tones, tmp_path / "exp", "training.updates=4")
     before = sorted(folder.rglob("*"))
