@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import multiprocessing
+import os
 import sys
 import tempfile
 import time
@@ -39,6 +40,7 @@ SHARE = 0.8  # of the free memory: others use the machine too, and the predictio
 FRACTIONS = (1 / 8, 1 / 4, 1 / 2, 1.0)  # of batching.seconds, tried in this order
 PATIENCE = 30.0  # seconds of trials; what would take longer is extrapolated
 EXTREMES, OTHERS = 2, 6  # batches of a size: first of the longest and of middling utterances, then as they come
+MOST_PROCESSES = 4096
 SAMPLE = 50_000  # utterances of an epoch that are cut into batches, to know how many there are
 
 
@@ -51,7 +53,7 @@ class Plan:
     seconds_per_update: float
     hours_per_epoch: float
     hours: float  # for training.updates, without validation
-    peak_gb: float  # of all processes; on a GPU, of its memory
+    peak_gb: float  # of all processes on this machine; on a GPU, of its memory
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,9 @@ def parser() -> ArgumentParser:
     what = "the training manifest, if it is not data.train; overrides, e.g. batching.seconds=80"
     args.add_argument("settings", nargs="*", default=[], metavar="manifest|key=value", help=what)
     args.add_argument("--memory-gb", type=float, metavar="GB", help="memory to plan for (default: what is free now)")
+    many = "processes that torchrun will start (default: WORLD_SIZE, else 1): each has its part of every batch, and a "
+    many += "GPU of its own, or all of them share this machine's cores and memory"
+    args.add_argument("--processes", type=int, default=_world_size(), metavar="N", help=many)
     args.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
     args.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     args.epilog = (
@@ -79,25 +84,32 @@ def parser() -> ArgumentParser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
+    if os.environ.get("RANK", "0") != "0":
+        return  # torchrun started several: the first one plans
     if args.memory_gb is not None and not args.memory_gb > 0:
         raise UserError(f"--memory-gb {args.memory_gb:g}: wanted a number above 0")
+    if not 1 <= (processes := args.processes) <= MOST_PROCESSES:
+        raise UserError(f"--processes {processes}: wanted 1 to {MOST_PROCESSES}, as many as torchrun will start")
     settings = experiment.load(args.conf, _overrides(args.settings))
     device = parallel.pick_device(args.device)
     index = batching.Index(settings.data.train)
     Tokenizer.load(Path(settings.data.tokens))  # refused now, not by the process that tries
     memory = args.memory_gb * 1e9 if args.memory_gb else planning.free(device)
-    usable = SHARE * memory
-    child, trials = run_trials(settings, index, device, usable)
+    here = processes if device.type == "cpu" else 1  # processes that this memory is for
+    usable = SHARE * memory / here
+    child, trials = run_trials(settings, index, device, usable, processes)
     costs = Costs.of(trials)
     makers = settings.training.workers * child.worker_bytes if device.type == "cpu" else 0
     longest = float(index.seconds.max()) / min(settings.augmentation.speed)
-    fits = _rounded_down(min(costs.largest(usable - makers, longest), float(index.seconds.sum())))
-    sizes = [settings.batching.seconds, *([fits] if fits >= longest else [])]
-    plans = [plan(settings, index.seconds, costs, size, makers) for size in sizes]
-    show(settings, index, device, child, memory, plans)
+    largest = processes * costs.largest(usable - makers, longest)
+    corpus = max(float(index.seconds.sum()), processes * longest)  # each process has an utterance at least
+    fits = _rounded_down(min(largest, corpus))
+    sizes = [settings.batching.seconds, *([fits] if fits >= processes * longest else [])]
+    plans = [plan(settings, index.seconds, costs, size, makers, processes, here) for size in sizes]
+    show(settings, index, device, child, memory, plans, processes)
     if args.json:
         numbers = {"parameters": child.parameters, "memory_gb": memory / 1e9, "share": SHARE, "trials": trials}
-        numbers |= {"as_set": plans[0], "largest": plans[1] if len(plans) > 1 else None}
+        numbers |= {"processes": processes, "as_set": plans[0], "largest": plans[1] if len(plans) > 1 else None}
         storage.write(args.json, json.dumps(numbers, indent=1, default=asdict) + "\n")
     refuse_too_large(args.conf, plans, memory)
 
@@ -107,16 +119,30 @@ def _overrides(words: list[str]) -> list[str]:
     return [word if "=" in word else f"data.train={word}" for word in words]
 
 
+def _world_size() -> int:
+    """What torchrun or a scheduler says, if it is there and a number."""
+    text = os.environ.get("WORLD_SIZE", "1")
+    return int(text) if text.isdecimal() else 1
+
+
+def of_one(batch: batching.Config, processes: int) -> batching.Config:
+    """What one process holds of each batch."""
+    count = max(1, batch.max_utterances // processes)
+    return batch.model_copy(update={"seconds": batch.seconds / processes, "max_utterances": count})
+
+
 def run_trials(
-    settings: Experiment, index: batching.Index, device: torch.device, usable: float
+    settings: Experiment, index: batching.Index, device: torch.device, usable: float, processes: int
 ) -> tuple[Child, list[Trial]]:
-    """Try batches, smaller ones first, until they would take more than `usable` bytes or all of the patience.
+    """Try one process's part of batches, smaller ones first, until they would take more than `usable` bytes or all of
+    the patience.
 
     Raises:
         UserError: even the smallest runs out of memory.
     """
     trials: list[Trial] = []
     seen: set[tuple[float, float]] = set()
+    settings = settings.model_copy(update={"batching": of_one(settings.batching, processes)})
     sizes = [settings.batching.seconds * fraction for fraction in FRACTIONS]
 
     def attempt(request: Request) -> bool:
@@ -134,7 +160,7 @@ def run_trials(
             trials.append(Trial(padded, longest, len(seen), *cost))
         return cost is not None
 
-    with laboratory(settings, device) as (child, run):
+    with laboratory(settings, device, processes) as (child, run):
         if run(next(batches_of(settings, index.seconds, sizes[0]))) is None:  # loads what all others use
             raise UserError(f"a batch of {sizes[0]:g} s already runs out of memory; take a smaller model")
         started, reached = time.monotonic(), sizes[0]
@@ -161,7 +187,7 @@ def batches_of(settings: Experiment, seconds: np.ndarray, size: float) -> Iterat
 
 
 @contextmanager
-def laboratory(settings: Experiment, device: torch.device):
+def laboratory(settings: Experiment, device: torch.device, processes: int = 1):
     """A process that trains a model on what it is asked to, so that its memory is that of a training.
 
     Gives what it says of itself, and a function that tries a request: None if that ran out of memory.
@@ -172,7 +198,8 @@ def laboratory(settings: Experiment, device: torch.device):
     context = multiprocessing.get_context("spawn")  # a fork would begin with this process's memory
     here, there = context.Pipe()
     scratch = tempfile.TemporaryDirectory()
-    process = context.Process(target=_try_batches, args=(there, settings, str(device), scratch.name), daemon=True)
+    given = there, settings, str(device), scratch.name, processes
+    process = context.Process(target=_try_batches, args=given, daemon=True)
     process.start()
     there.close()
 
@@ -201,11 +228,12 @@ def laboratory(settings: Experiment, device: torch.device):
         scratch.cleanup()
 
 
-def _try_batches(pipe: Connection, settings: Experiment, device_name: str, folder: str) -> None:
+def _try_batches(pipe: Connection, settings: Experiment, device_name: str, folder: str, processes: int) -> None:
     """The child: answers each request with what `measure` gives, or None where memory runs out, until it is ended."""
     end_with_parent()
+    os.environ.pop("RANK", None)  # under torchrun: it would wait for the others
     device = torch.device(device_name)
-    parallel.use_threads(settings.training.threads)
+    parallel.use_threads(settings.training.threads, processes if processes > 1 else None)
     try:
         index, tokenizer = batching.Index(settings.data.train), Tokenizer.load(Path(settings.data.tokens))
         loaded = planning.peak(torch.device("cpu"))
@@ -240,15 +268,27 @@ def shape_of(settings: Experiment, seconds: np.ndarray, request: Request) -> tup
     return len(request.indices) * longest, longest
 
 
-def plan(settings: Experiment, seconds: np.ndarray, costs: Costs, size: float, makers: float) -> Plan:
-    """A training with batches of `size` seconds; `makers` bytes are held by the processes that make them."""
+def plan(
+    settings: Experiment,
+    seconds: np.ndarray,
+    costs: Costs,
+    size: float,
+    makers: float,
+    processes: int = 1,
+    here: int = 1,
+) -> Plan:
+    """A training with batches of `size` seconds; `makers` bytes are held by the processes that make those of one.
+
+    Each of so many processes takes its part of a batch, at the same time, of which the first has the most rows; `here`
+    of them share the memory.
+    """
     config, accumulate = settings.batching.model_copy(update={"seconds": size}), settings.training.accumulate
     shapes, covered = [], 0
-    for request in batching.requests(config, settings.augmentation, seconds, settings.seed):
+    for request in batching.requests(config, settings.augmentation, seconds, settings.seed, world=processes):
         if request.epoch > 1 or covered >= SAMPLE:
             break
         shapes.append(shape_of(settings, seconds, request))
-        covered += len(request.indices)
+        covered += request.total
     padded, longest = np.array(shapes).T
     batches = len(shapes) * len(seconds) / covered
     of_batch = float(costs.seconds(padded, longest, len(set(shapes)) / len(shapes)).mean())
@@ -258,16 +298,24 @@ def plan(settings: Experiment, seconds: np.ndarray, costs: Costs, size: float, m
         seconds_per_update=of_batch * accumulate,
         hours_per_epoch=of_batch * batches / 3600,
         hours=of_batch * accumulate * settings.training.updates / 3600,
-        peak_gb=(costs.peak(padded, longest, len(set(shapes))) + makers) / 1e9,
+        peak_gb=here * (costs.peak(padded, longest, len(set(shapes))) + makers) / 1e9,
     )
 
 
 def show(
-    settings: Experiment, index: batching.Index, device: torch.device, child: Child, memory: float, plans: list[Plan]
+    settings: Experiment,
+    index: batching.Index,
+    device: torch.device,
+    child: Child,
+    memory: float,
+    plans: list[Plan],
+    processes: int,
 ) -> None:
     """One table: a column for the batch as set and one for the largest that fits."""
     training = settings.training
-    threads = f", {training.threads or parallel.cores()} threads" if device.type == "cpu" else ""
+    many = processes if processes > 1 else None
+    threads = f", {training.threads or parallel.cores(many)} threads" if device.type == "cpu" else ""
+    threads += f" each of {processes} processes" if many else ""
     precision = "bf16" if wants_bf16(training.precision, device) else "float32"
     console = Console(width=None if sys.stdout.isatty() else 120, markup=False, highlight=False)
     console.print(f"{'+'.join(settings.heads)}: {child.parameters / 1e6:.2f} M parameters, {precision}, ", end="")
@@ -286,7 +334,8 @@ def show(
     for title, values in rows.items():
         table.add_row(title, *values)
     console.print(table)
-    console.print(f"{memory / 1e9:.2f} GB of memory, of which {SHARE:.0%} are planned for; validation is not counted")
+    left_out = "validation and what the processes send each other are" if many else "validation is"
+    console.print(f"{memory / 1e9:.2f} GB of memory, of which {SHARE:.0%} are planned for; {left_out} not counted")
 
 
 def refuse_too_large(conf: str, plans: list[Plan], memory: float) -> None:

@@ -47,17 +47,20 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda", _local_rank())
 
 
-def cores() -> int:
-    """The cores that this process may use: its part of those that torchrun's processes on this machine share."""
+def cores(processes: int | None = None) -> int:
+    """The cores that this process may use: its part of those that torchrun's processes on this machine share.
+
+    processes: how many these are; None: as many as torchrun says.
+    """
     allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, allowed // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return max(1, allowed // (processes or int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
-def use_threads(count: int) -> None:
-    """Compute with so many threads, 0: with all cores. Raises UserError for a number that is none."""
+def use_threads(count: int, processes: int | None = None) -> None:
+    """Compute with so many threads, 0: with all cores (see there). Raises UserError for a number that is none."""
     if not 0 <= count <= 1024:
         raise UserError(f"--threads {count}: wanted 1 to 1024, or 0 for all cores")
-    torch.set_num_threads(count or cores())
+    torch.set_num_threads(count or cores(processes))
 
 
 def add_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -8,10 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from asrtts.bin import plan
+from asrtts.data.augmentation import NONE
+from asrtts.experiment import load
 from asrtts.registry import UserError
+from asrtts.training.planning import Costs
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -57,9 +61,36 @@ def test_a_batch_that_does_not_fit_is_refused_with_numbers(tones, capsys):
     assert "hours per epoch" in capsys.readouterr().out
 
 
+def test_processes_of_torchrun_share_a_batch_and_the_memory_of_the_machine(tones, planned, tmp_path, monkeypatch):
+    """A batch that torchrun cuts in four is updated with as often, and a process tries a quarter of it."""
+    report = tmp_path / "plan.json"
+    argv = [str(tones / "conf/transducer.yaml"), "--json", str(report), "--device", "cpu"]
+    with monkeypatch.context() as patch:
+        patch.setenv("WORLD_SIZE", "2")
+        assert plan.parser().parse_args(argv).processes == 2
+        patch.setenv("RANK", "1")
+        plan.main(argv)
+        assert not report.exists()
+    plan.main([*argv, "--processes", "2"])
+    found = json.loads(report.read_text())
+    assert found["processes"] == 2 and planned["processes"] == 1
+    alone, shared = planned["as_set"], found["as_set"]
+    assert shared["batch_seconds"] == 2.5 and shared["updates_per_epoch"] == alone["updates_per_epoch"]
+    assert max(trial["padded"] for trial in found["trials"]) < 2.5 / 2 + 0.85
+    assert shared["peak_gb"] > 1.5 * alone["peak_gb"]  # both stand in the memory of this machine
+    # A GPU is each process's own, and of a batch of one process it takes as much as of twice the batch of two.
+    settings, seconds = load(tones / "conf/transducer.yaml"), np.full(40, 0.5)
+    settings = settings.model_copy(update={"augmentation": NONE})
+    costs = Costs(*(np.array(weights) for weights in ([0.0, 1.0, 0.0], [0.0, 1.0, 0.0], [1e9, 1e8, 0.0, 0.0])))
+    one, two = (plan.plan(settings, seconds, costs, size, 0.0, many) for size, many in ((2.5, 1), (5.0, 2)))
+    assert (one.seconds_per_update, one.peak_gb) == (two.seconds_per_update, two.peak_gb)
+    assert one.hours_per_epoch == pytest.approx(2 * two.hours_per_epoch) and one.hours == two.hours
+
+
 @pytest.mark.parametrize(
     "words, said",
     [
+        (["--processes", "0"], "--processes 0: wanted 1 to 4096, as many as torchrun will start"),
         (["nowhere/train"], "nowhere/train.jsonl: no such manifest"),
         (["--memory-gb", "0"], "--memory-gb 0: wanted a number above 0"),
         (["batching.second=3"], "unknown key 'batching.second'"),
