@@ -16,7 +16,7 @@ import torch
 from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor, nn
 
-from asrtts.config import Count, CountOrNone, Settings
+from asrtts.config import Count, CountOrNone, Settings, warn
 from asrtts.registry import UserError
 from asrtts.training import checkpoint, journal, parallel
 from asrtts.training import optimizer as optimizers
@@ -28,6 +28,7 @@ HARMLESS = ("workers", "threads", "checkpoint_minutes", "log_every", "tensorboar
 
 
 BAD = "bad_batches.jsonl"
+TOLD = 3  # bad batches that are told of on the screen
 
 
 class Config(Settings):
@@ -68,7 +69,7 @@ class Trainer:
         self.names = {p: name for name, p in model.named_parameters()}
         self.autocast = wants_bf16(config.precision, device)
         self.update, self.epoch, self.batch = 0, 1, 0  # batch: the next one of the epoch
-        self.bad_batches, self.seconds, self.snapshots, self.done = 0, 0.0, [], False
+        self.bad_batches, self.told, self.seconds, self.snapshots, self.done = 0, 0, 0.0, [], False
         torch.manual_seed(seed * 1000 + self.rank)  # dropout; each process draws its own
 
     def resume(self) -> bool:
@@ -191,6 +192,7 @@ class Trainer:
         numbers = {key: str(value) for key, value in logged.items()}
         event = {"update": self.update + 1, "epoch": self.epoch, "utt_ids": ids, **numbers}
         journal.append(self.folder / BAD, event)
+        self._tell(ids, logged)
         if self.bad_batches >= self.config.max_bad_batches:
             last, named = ", ".join(ids[:3]), f"the utterances in {self.folder / BAD}"
             if logged["grad_norm"] == 0:
@@ -204,6 +206,18 @@ class Trainer:
                 f"gradient that is no number (the last: {last}, ...). "
                 f"Lower training.optimizer.lr or look at {named}"
             )
+
+    def _tell(self, ids: list[str], logged: dict[str, float]) -> None:
+        """One line on the screen for each of the first batches that are left out, and no flood of them."""
+        self.told += 1
+        if self.rank or self.told > TOLD:
+            return
+        what = "gradient is zero" if logged["grad_norm"] == 0 else "loss or gradient is no number"
+        last = "; further ones are named there alone" if self.told == TOLD else ""
+        warn(
+            f"update {self.update + 1}: a batch of {len(ids)} utterances is left out, its {what}: "
+            f"{', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''} (all in {self.folder / BAD}){last}"
+        )
 
     def _to_device(self, batch: dict[str, Any]) -> dict[str, Any]:
         self.epoch, self.batch = batch["request"].epoch, batch["request"].batch + 1

@@ -200,6 +200,16 @@ def test_a_bad_batch_leaves_no_trace_in_the_weights_nor_in_the_running_statistic
         assert torch.equal(value, without.model.state_dict()[name]), name
 
 
+def test_the_first_bad_batches_are_told_on_the_screen_and_no_more(tmp_path, capsys):
+    fit(trainer(tmp_path, updates=12), bad={(epoch, 1) for epoch in range(1, 9)})
+    told = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert told[0] == (
+        "warning: update 2: a batch of 4 utterances is left out, its loss or gradient is no number: "
+        f"utt-1-1-0, utt-1-1-1, utt-1-1-2, ... (all in {tmp_path / 'bad_batches.jsonl'})"
+    )
+    assert len(told) == 3 and told[-1].endswith("; further ones are named there alone")
+
+
 def test_a_bad_batch_is_named_once_however_often_the_run_dies(tmp_path):
     made = trainer(tmp_path, checkpoint_minutes=1e9, validate_every=100)
     made.save = lambda: None
