@@ -18,6 +18,7 @@ from torch import Tensor
 from asrtts.registry import UserError
 from asrtts.search.ctc_prefix_score import CtcPrefixScores
 from asrtts.search.hypothesis import Hypothesis
+from asrtts.search.inputs import check_lens
 from asrtts.search.language_model import GRACE, FusedPrefixes, Fusion
 
 
@@ -57,7 +58,11 @@ def attention_beam(
         lens: (B,), the most tokens a hypothesis may have: the encoder frames.
         eos: id of the start and end of a sentence; the tokens are 0 to eos - 1.
         ctc_weight: 0 to 1; above 0 it needs `ctc`.
+
+    Raises:
+        ValueError: lengths below 0; with the batch index and the value.
     """
+    check_lens(lens, len(lens))
     if nbest > beam:
         raise UserError(f"nbest {nbest} is more than beam {beam} can hold; raise beam")
     assert ctc is not None or ctc_weight == 0

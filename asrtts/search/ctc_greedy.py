@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from asrtts.search.hypothesis import Hypothesis
+from asrtts.search.inputs import check_lens, refuse_nan
 
 
 def ctc_greedy(log_probs: Tensor, lens: Tensor, blank_id: int = 0) -> list[list[Hypothesis]]:
@@ -17,10 +18,18 @@ def ctc_greedy(log_probs: Tensor, lens: Tensor, blank_id: int = 0) -> list[list[
     Args:
         log_probs: (B, T, V), normalized over V.
         lens: (B,), valid frames.
+
+    Raises:
+        ValueError: lengths beyond the frames, or NaN; with the batch index and the value.
     """
+    check_lens(lens, *log_probs.shape[:2])
+    given = log_probs, lens
     best, path = log_probs.max(-1)  # (B, T) both
     best, path, lens = best.float().cpu().numpy(), path.cpu().numpy(), lens.cpu().numpy()
-    return [[_merge(path[b, :n], best[b, :n], blank_id)] for b, n in enumerate(lens)]
+    found = [[_merge(path[b, :n], best[b, :n], blank_id)] for b, n in enumerate(lens)]
+    if any(hyp.score != hyp.score for [hyp] in found):  # the greatest of a row that has a NaN is NaN, and so is the sum
+        refuse_nan(*given)
+    return found
 
 
 def _merge(path: np.ndarray, best: np.ndarray, blank_id: int) -> Hypothesis:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from asrtts.registry import UserError
 from asrtts.search.hypothesis import Hypothesis
+from asrtts.search.inputs import check_lens, refuse_nan
 from asrtts.search.language_model import Ahead, Fusion
 
 
@@ -33,13 +34,19 @@ def ctc_prefix_beam(
         lens: (B,), valid frames.
         per_frame: how many tokens, the likeliest ones, may extend a prefix at a frame.
         lm: what language models add to each token and to the end; the beam is ranked with it.
+
+    Raises:
+        ValueError: lengths beyond the frames, or NaN; with the batch index and the value.
     """
     from asrtts.search import ctc_kernels
 
     if nbest > beam:
         raise UserError(f"nbest {nbest} is more than beam {beam} can hold; raise beam")
+    check_lens(lens, *log_probs.shape[:2])
     log_probs = log_probs.detach().float()
-    likeliest = _likeliest(log_probs, min(per_frame + 1, log_probs.shape[-1]))  # one may be the blank
+    likeliest, has_nan = _likeliest(log_probs, min(per_frame + 1, log_probs.shape[-1]))  # one may be the blank
+    if has_nan:
+        refuse_nan(log_probs, lens)
     log_probs = log_probs.cpu().contiguous()
     if lm is None:
         rows = (log_probs[b, :n].numpy() for b, n in enumerate(lens.tolist()))
@@ -63,14 +70,16 @@ def ctc_prefix_beam(
     return found
 
 
-def _likeliest(log_probs: Tensor, count: int) -> np.ndarray:
-    """(B, T, count): ids of the tokens with the greatest log_probs (B, T, V), greatest first."""
+def _likeliest(log_probs: Tensor, count: int) -> tuple[np.ndarray, bool]:
+    """(B, T, count): ids of the tokens with the greatest log_probs (B, T, V), greatest first; whether one is NaN."""
     from asrtts.search import ctc_kernels
 
     if log_probs.device.type != "cpu":
-        return log_probs.topk(count).indices.cpu().numpy()
+        values, found = log_probs.topk(count)  # NaN counts as the greatest
+        return found.cpu().numpy(), bool(values.isnan().any())
     rows = log_probs.flatten(0, 1).contiguous().numpy()
-    return ctc_kernels.likeliest_tokens(rows, count).reshape(*log_probs.shape[:2], count)
+    found, has_nan = ctc_kernels.likeliest_tokens(rows, count)
+    return found.reshape(*log_probs.shape[:2], count), has_nan
 
 
 def _fused(

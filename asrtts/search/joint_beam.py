@@ -9,6 +9,7 @@ from asrtts.search.attention_beam import Decoder, attention_beam
 from asrtts.search.ctc_prefix import ctc_times
 from asrtts.search.ctc_prefix_score import ctc_prefix_scores
 from asrtts.search.hypothesis import Hypothesis
+from asrtts.search.inputs import check_lens
 from asrtts.search.language_model import Fusion
 
 
@@ -28,7 +29,11 @@ def joint_beam(
 
     Frames are those of the likeliest CTC path of the tokens, which is surer of time than the decoder is; confidences
     are the decoder's probabilities.
+
+    Raises:
+        ValueError: lengths beyond the frames; with the batch index and the value.
     """
+    check_lens(lens, *log_probs.shape[:2])
     scores = ctc_prefix_scores(log_probs, lens, blank_id, few=ctc_weight < 1)
     found = attention_beam(decoder, lens, eos, beam, nbest, length_bonus, scores, ctc_weight, blank_id, lm)
     rows: np.ndarray = log_probs.detach().float().cpu().numpy()

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asrtts.search.hypothesis import Hypothesis
+from asrtts.search.inputs import check_lens
 from asrtts.search.language_model import Ahead, Fusion, State
 from asrtts.search.transducer_greedy import Join, Predict
 
@@ -43,7 +44,11 @@ def transducer_beam(
         max_symbols_per_frame: an utterance has at most this times its frames of tokens, so that every search ends.
         lm: what language models add to each token and to the end. All alignments of a prefix get the same, so the sum
             over them stays exact.
+
+    Raises:
+        ValueError: lengths beyond the frames; with the batch index and the value.
     """
+    check_lens(enc_lens, *enc.shape[:2])
     lens = enc_lens.to(enc.device)
     live, done = _Entries.none(len(enc), beam, enc.device), _Entries.none(len(enc), nbest, enc.device)
     live.score[:, 0] = torch.where(lens > 0, 0.0, NEVER)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from asrtts.search.hypothesis import Hypothesis
+from asrtts.search.inputs import check_lens
 from asrtts.search.language_model import Ahead, Fusion, State
 
 Predict = Callable[[Tensor, State], tuple[Tensor, State]]  # tokens (N,), state -> (N, J), state
@@ -36,7 +37,11 @@ def transducer_greedy(
         state: of the predictor before anything was said; its tensors are (B, ...).
         max_symbols_per_frame: then a blank is taken, whatever its probability, so that no utterance loops for ever.
         lm: what language models add to each token and to the end; the best token is that of the sum.
+
+    Raises:
+        ValueError: lengths beyond the frames; with the batch index and the value.
     """
+    check_lens(enc_lens, *enc.shape[:2])
     batch, device = len(enc), enc.device
     offsets = torch.arange(BLOCK, device=device)
     lens = enc_lens.to(device)

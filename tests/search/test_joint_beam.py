@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from asrtts.asr.heads.attention import Config, Head
 from asrtts.registry import UserError
 from asrtts.search.attention_beam import attention_beam
+from asrtts.search.joint_beam import joint_beam
 
 torch.set_num_threads(1)
 VOCAB = 3  # blank and two tokens; 3 is the end of the sentence
@@ -144,3 +145,11 @@ def test_more_nbest_than_beam_is_refused():
     head, enc, lens, _ = tiny(0)
     with pytest.raises(UserError, match="nbest 5 .* beam 4"):
         head.search(enc, lens, beam=4, nbest=5)
+
+
+def test_a_length_that_is_none_is_refused():
+    head, enc, lens, ctc = tiny(0)
+    with pytest.raises(ValueError, match=r"lens\[1\] is -2, wanted 0 or more"):
+        attention_beam(head.decoder.start(enc, lens), torch.tensor([4, -2, 3]), head.eos)
+    with pytest.raises(ValueError, match=r"lens\[2\] is 5, wanted 0 to 4"):
+        joint_beam(head.decoder.start(enc, lens), ctc, torch.tensor([4, 2, 5]), head.eos)

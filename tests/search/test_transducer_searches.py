@@ -182,3 +182,11 @@ def test_tokens_longer_than_the_first_buffer_are_kept_whole():
     (best,) = transducer_beam(enc, torch.tensor([30]), predict, join, (torch.zeros(1, 1),), beam=3)[0]
     assert len(best.tokens) == len(best.frames) == len(best.confidences) > 0
     assert all(a <= b for a, b in itertools.pairwise(best.frames))
+
+
+@pytest.mark.parametrize("search", [transducer_greedy, transducer_beam])
+@pytest.mark.parametrize("lens, said", [([2, 5], r"lens\[1\] is 5, wanted 0 to 4"), ([-1, 4], r"lens\[0\] is -1")])
+def test_a_length_beyond_the_frames_is_refused(search, lens, said):
+    model, (enc, _) = Model(4, 0), frames([4, 4])
+    with pytest.raises(ValueError, match=said):
+        search(enc, torch.tensor(lens), model.predict, model.join, model.start(2))
