@@ -261,7 +261,6 @@ def facts_of(experiment: Experiment, tokenizer: Tokenizer, model: AsrModel) -> d
         "encoder_hash": weights_hash(model.encoder),
         **hashes,
         "versions": {"asrtts": asrtts.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }
 
 

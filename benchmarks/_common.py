@@ -40,6 +40,8 @@ from types import ModuleType
 
 import torch
 
+from asrtts.training.computer import processor
+
 sys.path += [folder for folder in os.environ.get("PEER_PATH", "").split(os.pathsep) if folder]
 
 
@@ -137,16 +139,8 @@ def version(package: str) -> str:
 
 def machine() -> str:
     """One line: processor, what it can, threads, versions, how busy it is."""
-    model, flags = platform.machine(), ""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        key, _, value = line.partition(":")
-        model = value.strip() if key.strip() == "model name" else model
-        flags = value if key.strip() == "flags" else flags
-    can = [
-        name for name, flag in (("AVX-512", "avx512f"), ("bf16", "avx512_bf16"), ("AMX", "amx_bf16")) if flag in flags
-    ]
     return (
-        f"{os.cpu_count()} x {model} ({', '.join(can) or 'no AVX-512'}), {torch.get_num_threads()} thread(s), "
+        f"{processor()}, {torch.get_num_threads()} thread(s), "
         f"Python {platform.python_version()}, {version('torch')}, {version('numpy')}, {version('numba')}, "
         f"load average {os.getloadavg()[0]:.1f}"
     )

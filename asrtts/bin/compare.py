@@ -188,6 +188,7 @@ def _run(
     label: str, member: Member, lines: dict[str, decodings.Line], utterances: dict[str, Utterance]
 ) -> dict[str, Any]:
     empty = sum(not lines[u].hyp.split() and bool(utterance.text.split()) for u, utterance in utterances.items())
-    facts = {key: member.facts.get(key) for key in ("family", "encoder_hash", "updates", "averaged", "machine")}
+    facts = {key: member.facts.get(key) for key in ("family", "encoder_hash", "updates", "averaged", "computer")}
+    facts["decoded_on"] = member.summary.get("computer")
     which = {"run": label, "exp": str(member.exp), "decoding": member.decoding, "seed": member.seed}
     return {**which, "empty_hypotheses": empty, **facts}

@@ -25,6 +25,7 @@ from asrtts.search.hypothesis import Hypothesis
 from asrtts.search.language_model import LanguageModel
 from asrtts.text.tokenizer import Tokenizer
 from asrtts.training import memory, parallel
+from asrtts.training.computer import computer
 
 
 def parser() -> ArgumentParser:
@@ -74,6 +75,7 @@ def main(argv: list[str]) -> None:
         "rtf": round(spent / audio_seconds, 5),
         "threads": torch.get_num_threads(),
         "device": device.type,
+        "computer": computer(device),
         "seconds": round(audio_seconds, 2),
         "utterances": len(lines),
         "precision": "float32",

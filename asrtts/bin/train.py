@@ -22,10 +22,12 @@ from asrtts.data.dataset import UtteranceDataset, batches, start_early
 from asrtts.experiment import Experiment, Run
 from asrtts.text.tokenizer import Tokenizer
 from asrtts.training import memory, parallel
+from asrtts.training.computer import computer
 from asrtts.training.trainer import Trainer, wants_bf16
 
 STATISTICS_UTTERANCES = 2000  # enough for a mean and a variance of each bin
 STATISTICS_BATCH = 32
+AND = " and then "  # between the computers that a run was trained on
 
 
 def parser() -> ArgumentParser:
@@ -52,7 +54,7 @@ def main(argv: list[str]) -> None:
     if args.init:
         start_from(args.init, model.encoder, settings.encoder)
     facts = experiment.facts_of(settings, tokenizer, model)
-    facts |= computed_with(settings, device)
+    facts |= computed_with(settings, device) | {"computer": computer(device)}
     facts |= begun_from(args.init) if args.init else {}
     if rank == 0 and args.restart:
         run.discard()
@@ -65,6 +67,8 @@ def main(argv: list[str]) -> None:
         finished = trainer.done or trainer.update >= settings.training.updates
         if rank == 0:
             say(f"{run.folder}: {facts['parameters'] / 1e6:.2f} M parameters, {len(index)} utterances, {device.type}")
+            if resumed and not finished:
+                goes_on(run, facts["computer"])
             if resumed:
                 say(f"{'finished' if finished else 'going on'} at update {trainer.update}")
         if not finished:
@@ -123,6 +127,13 @@ def prepare_folder(
         run.check_unchanged(settings, facts)
     else:
         run.begin(settings, tokenizer, measure_statistics(settings, index), facts)
+
+
+def goes_on(run: Run, here: str) -> None:
+    """Note a computer that a resumed run was not trained on before: its minutes are of several then."""
+    before = run.facts().get("computer", "not recorded")
+    if here not in before.split(AND):
+        run.record(computer=before + AND + here)
 
 
 def training_batches(

@@ -23,8 +23,10 @@ from asrtts.registry import UserError, suggestion
 FREE = ("heads.", "decoding.", "data.", "seed")
 # What a decoding's summary says of its machine, its test set and its own head; all else is search effort.
 NOT_EFFORT = ("method", "ctc_weight", "rtf", "threads", "device", "seconds", "utterances")
-NOT_EFFORT += ("peak_memory_mb", "peak_gpu_memory_mb")
+NOT_EFFORT += ("peak_memory_mb", "peak_gpu_memory_mb", "computer")
 NOT_EFFORT += ("length_bonus", "lm_weight", "lodr_weight")  # chosen on dev for each system; which models is effort
+# Settings of a head that are effort of its search: equal where two systems have such a head.
+EFFORT_OF = {"transducer": ("max_symbols_per_frame",)}
 MODELS = ("lm", "lodr")  # what a summary does not name was not there: no older decode had one
 # What run.json says, in a reader's words.
 FACTS = {
@@ -126,7 +128,8 @@ def differences(found: Sequence[System]) -> dict[str, dict[str, Any]]:
 
 def unknown(found: Sequence[System]) -> dict[str, list[str]]:
     """What could not be checked, since the run of a system does not say it."""
-    missing = {key: [s.name for s in found if s.conditions.get(key) is None] for key in _keys(found)}
+    own = {f"search.{key}" for keys in EFFORT_OF.values() for key in keys}  # another head has nothing of the kind
+    missing = {key: [s.name for s in found if s.conditions.get(key) is None] for key in _keys(found) if key not in own}
     return {key: names for key, names in missing.items() if names}
 
 
@@ -172,7 +175,7 @@ def _conditions(members: Sequence[Member]) -> dict[str, Any]:
     }
     values |= {key: first.facts.get(key) for key in FACTS}
     values["init"] = begun_from(first)
-    values |= {f"search.{key}": value for key, value in _effort(first.summary).items()}
+    values |= {f"search.{key}": value for key, value in (_effort(first.summary) | _own_effort(first)).items()}
     if not settings["training.patience"]:  # else each run may stop at another update, by the same rule
         updates = {m.facts.get("updates") for m in members}
         values["updates"] = updates.pop() if len(updates) == 1 else sorted(updates, key=str)
@@ -195,6 +198,13 @@ def _effort(summary: dict[str, Any]) -> dict[str, Any]:
     """What a decoding's summary says of its effort; nothing where there is none."""
     found = {key: value for key, value in summary.items() if key not in NOT_EFFORT}
     return found | {key: summary.get(key) or "none" for key in MODELS if summary}
+
+
+def _own_effort(member: Member) -> dict[str, Any]:
+    """What the head that was searched with has of its own."""
+    head = str(member.summary.get("method")).partition("_")[0]
+    settings = member.settings.heads.get(head)
+    return {key: getattr(settings, key) for key in EFFORT_OF.get(head, ())} if settings else {}
 
 
 def _keys(found: Sequence[System]) -> list[str]:

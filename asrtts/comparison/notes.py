@@ -37,7 +37,7 @@ def notes(comparison: dict[str, Any]) -> list[str]:
         silent[tuple(names)].append(key)
     for names, keys in silent.items():
         found.append(f"Not checked to be equal: {_named(keys)}, which {_named(names)} did not record.")
-    return [*found, *_of_costs(systems)]
+    return [*found, *_of_computers(systems), *_of_costs(systems)]
 
 
 def of_pairs(comparison: dict[str, Any]) -> list[str]:
@@ -74,6 +74,21 @@ def of_speakers(count: int | None) -> list[str]:
     if count < FEW_SPEAKERS:
         return [f"The intervals by speaker rest on {count} speakers; they are too narrow."]
     return []
+
+
+def _of_computers(systems: list[dict[str, Any]]) -> list[str]:
+    """Which times were taken on different computers, as far as that is known."""
+    found = []
+    for key, where in (("rtf", "decoded_on"), ("train_minutes", "computer")):
+        used: dict[str, list[str]] = defaultdict(list)  # computer -> systems
+        for system in systems:
+            if system["measures"][key]["value"] is not None:
+                for computer in dict.fromkeys(run[where] for run in system["runs"] if run[where]):
+                    used[computer].append(system["name"])
+        if len(used) > 1:
+            told = "; ".join(f"{_named(names)} on {computer}" for computer, names in used.items())
+            found.append(f"{MEASURES[key].heading}: not to be compared, as of different computers: {told}.")
+    return found
 
 
 def _of_costs(systems: list[dict[str, Any]]) -> list[str]:

@@ -135,6 +135,11 @@ UNEQUAL = {
     "unfinished": ({"facts": {"updates": 400}}, "updates (ctc 800, other 400)", "updates"),
     "seeds": ({"overrides": ("seed=2",)}, "seeds (ctc 1, other 2)", "seeds"),
     "language model": ({"summary": {"lm": "exp/lm"}}, "search.lm (ctc none, other exp/lm)", "search.lm"),
+    "tokens a frame": (
+        {"overrides": ("heads.transducer.max_symbols_per_frame=2",)},
+        "search.max_symbols_per_frame (ctc 5, other 2)",
+        "search.max_symbols_per_frame",
+    ),
     "what a later decode knows": ({"summary": {"pruning": 4}}, "", "search"),
 }
 
@@ -142,7 +147,8 @@ UNEQUAL = {
 @pytest.mark.parametrize("kind", UNEQUAL)
 def test_what_is_not_equal_is_refused_or_stands_in_the_table(kind: str, recipe: Path) -> None:
     how, message, key = UNEQUAL[kind]
-    exps = [decoded("ctc", wrong(5)), decoded("other", wrong(7), "transducer", **how)]
+    first = "transducer" if kind == "tokens a frame" else "ctc"  # CTC has none
+    exps = [decoded("ctc", wrong(5), first), decoded("other", wrong(7), "transducer", **how)]
     if message:
         assert message in refused(*exps)
     found = compared(*exps, "--allow", key)
@@ -414,6 +420,21 @@ def test_every_dash_has_its_reason(recipe: Path) -> None:
     assert any(note.startswith("RTF, one thread: ctc: decoded on several threads") for note in found["notes"])
     dashes = [key for key, cost in found["systems"][0]["measures"].items() if cost["value"] is None]
     assert all(found["systems"][0]["measures"][key]["why"] for key in dashes)
+
+
+def test_a_search_that_has_no_such_effort_is_not_asked_for_it(recipe: Path) -> None:
+    found = compared(decoded("ctc", wrong(5)), decoded("transducer", wrong(7), "transducer"))
+    assert found["fair"] == {"not_equal": {}, "unknown": {}}
+
+
+def test_times_of_different_computers_are_marked(recipe: Path) -> None:
+    here, there = ({"facts": {"computer": name}, "summary": {"computer": name}} for name in ("2 x A", "8 x B"))
+    exps = [decoded("ctc", wrong(5), **here), decoded("transducer", wrong(7), "transducer", **here)]
+    assert not any("computers" in note for note in compared(*exps)["notes"])
+    exps.append(decoded("attention", wrong(9), "attention", **there))
+    notes = compared(*exps)["notes"]
+    told = "not to be compared, as of different computers: ctc and transducer on 2 x A; attention on 8 x B."
+    assert {f"RTF, one thread: {told}", f"training, minutes: {told}"} <= set(notes)
 
 
 def test_a_word_comes_as_late_as_its_last_token(recipe: Path) -> None:

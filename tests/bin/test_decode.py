@@ -60,6 +60,7 @@ def test_every_head_gives_lines_of_one_shape_in_the_manifests_order(tones, run, 
         assert scores == sorted(scores, reverse=True) and 1 <= len(scores) <= (1 if "greedy" in method else 3)
     summary = json.loads((folder / "decode/test.summary.json").read_text())
     assert summary["method"] == method and summary["beam"] == (1 if "greedy" in method else 4)
+    assert " x " in summary["computer"]
     assert summary["utterances"] == len(lines) and summary["rtf"] > 0 and summary["threads"] == 1
 
 

@@ -255,6 +255,19 @@ def test_a_run_of_bf16_does_not_go_on_in_float32(tones, tmp_path, monkeypatch):
     assert json.loads((folder / "run.json").read_text())["precision"] == "bf16"
 
 
+def test_a_run_that_goes_on_elsewhere_names_both_computers(tones, tmp_path, monkeypatch):
+    folder, settings = tmp_path / "exp", ("training.checkpoint_minutes=1e-9",)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "computer", lambda device: "2 x A")
+        patch.setattr(Trainer, "_validate", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(tones, folder, *settings)
+    for _ in range(2):
+        monkeypatch.setattr(train, "computer", lambda device: "8 x B")
+        run(tones, folder, *settings)
+    assert json.loads((folder / "run.json").read_text())["computer"] == "2 x A and then 8 x B"
+
+
 def test_a_mistake_beside_restart_throws_nothing_away(tones, tmp_path):
     folder = run(tones, tmp_path / "exp", "training.updates=4")
     before = sorted(folder.rglob("*"))
