@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -96,9 +97,24 @@ def test_every_command_of_compare_sh_parses_and_the_table_holds_what_was_trained
     trained = []
     for command in commands[:-1]:
         trained += [c[3] for c in lines(recipe / "run.sh", *command[1:]) if c[1] == "train"][-1:]
-    compared = [argument for argument in commands[-1] if argument.startswith("exp/")]  # exp/ctc-* is every seed
+    compared = registry.find("asrtts.bin", "compare").parser().parse_args(commands[-1][2:]).exp  # exp/ctc-*: all seeds
     assert len(trained) == len(compared) >= 3
     assert all(fnmatchcase(run, pattern) for run, pattern in zip(trained, compared, strict=True))
+
+
+@pytest.mark.parametrize("script", ["run.sh", "compare.sh"])
+def test_mini_in_another_language_touches_nothing_of_the_first(script):
+    """Else ./compare.sh would find English runs beside Mandarin data."""
+    recipe = TOP / "egs/mini/asr"
+    english, mandarin = lines(recipe / script), lines(recipe / script, "--lang", "zh")
+    if script == "compare.sh":
+        english, mandarin = ([*each[-1:], *lines(recipe / "run.sh", *each[0][1:])] for each in (english, mandarin))
+
+    def folders(commands: list[list[str]]) -> set[str]:
+        return set(re.findall(r"\b(?:data|exp|downloads)[-\w/]*", " ".join(word for c in commands for word in c)))
+
+    assert {"exp/ctc", "data/test"} <= folders(english) and {"exp-zh/ctc", "data-zh/test"} <= folders(mandarin)
+    assert not (folders(english) & folders(mandarin)) - {"data"}  # the key, as in data.train=
 
 
 @pytest.mark.parametrize("recipe", [r for r in RECIPES if (r / "conf" / "cpu").is_dir()], ids=name)

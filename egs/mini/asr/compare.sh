@@ -4,10 +4,12 @@
 cd "$(dirname "$0")" || exit
 . ../../../utils/stages.sh
 
+lang=en  # en or zh: what is spoken
 options "$@"
-each=(./run.sh --stage 3 --stop-stage 5)
+own=-$lang own=${own#-en}  # ending of the folders: none for en, -zh for zh
+each=(./run.sh --stage 3 --stop-stage 5 --lang "$lang")
 
 stage 3 "CTC"         "${each[@]}" --head ctc
 stage 3 "Transducer"  "${each[@]}" --head transducer
 stage 3 "Attention"   "${each[@]}" --head attention
-stage 5 "Comparison"  asrtts compare exp/ctc exp/transducer exp/attention --test data/test
+stage 5 "Comparison"  asrtts compare "exp$own"/{ctc,transducer,attention} --test "data$own/test" --out "exp$own/compare"
