@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import hashlib
 import json
 import sys
 import time
@@ -13,18 +15,20 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from asrtts import config, storage
+from asrtts import __version__, config, storage
 from asrtts.asr.model import AsrModel, Decoding
 from asrtts.config import ArgumentParser
 from asrtts.data import augmentation, batching
 from asrtts.data.dataset import UtteranceDataset
 from asrtts.data.utterance import Utterance
 from asrtts.experiment import Run, refuse_too_short
+from asrtts.lm import lm_folder
 from asrtts.registry import UserError, suggestion
 from asrtts.search.hypothesis import Hypothesis
 from asrtts.search.language_model import LanguageModel
 from asrtts.text.tokenizer import Tokenizer
 from asrtts.training import memory, parallel
+from asrtts.training.checkpoint import checksum
 from asrtts.training.computer import computer
 
 
@@ -39,6 +43,7 @@ def parser() -> ArgumentParser:
     args.add_argument("--weights", default="model", help="file of weights in the run's folder, without .safetensors")
     args.add_argument("--batch-seconds", type=float, default=60.0, help="padded audio in a batch (default: 60)")
     args.add_argument("--threads", type=int, default=0, help="default: all cores; 1 to compare RTFs")
+    args.add_argument("--restart", action="store_true", help="decode again what is finished, e.g. to time it anew")
     args.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     return args
 
@@ -61,9 +66,14 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--name '{name}': wanted a bare name, e.g. test_lm")
 
     named = decoding.lm or decoding.lodr  # also where the chosen weight is 0
+    goal = run.folder / "decode" / f"{name}.jsonl"
+    origin = made_from(run, args, index, decoding, device)
+    if not args.restart and is_finished(goal, origin):
+        print(f"{goal}: finished before, by the same weights, data and search (--restart: again)", file=sys.stderr)
+        return
     began = time.monotonic()
     lines, spent = decode(model, run, index, decoding, device, cut, lms)
-    goal = run.folder / "decode" / f"{name}.jsonl"
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     audio_seconds = sum(line["seconds"] for line in lines)
     summary = {
         "method": method,
@@ -80,15 +90,41 @@ def main(argv: list[str]) -> None:
         "utterances": len(lines),
         "precision": "float32",
         **memory.peak(device),
+        "made_from": origin,
+        "lines_hash": hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest(),
     }
-    storage.write(goal.with_name(f"{name}.summary.json"), json.dumps(summary, indent=1) + "\n")
-    # last: it ends the stage
-    storage.write(goal, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    storage.write(summary_of(goal), json.dumps(summary, indent=1) + "\n")
+    storage.write(goal, text)  # last: it ends the stage
     print(
         f"{goal}: {len(lines)} utterances, {audio_seconds / 60:.1f} min of audio by {method}{with_lm(decoding)} in "
         f"{time.monotonic() - began:.1f} s, RTF {summary['rtf']:.4f}",
         file=sys.stderr,
     )
+
+
+def made_from(
+    run: Run, args: argparse.Namespace, index: batching.Index, decoding: Decoding, device: torch.device
+) -> str:
+    """A hash of all that decides the lines of a decoding, and of what its time hangs on."""
+    model = run.experiment.model_dump(mode="json", include={"features", "encoder", "heads"})
+    files = [run.folder / f"{args.weights}.safetensors", run.folder / "cmvn.json", index.path]
+    files += [lm_folder.model_file(folder) for folder, _ in decoding.lms]
+    told = [__version__, model, decoding.model_dump(), run.tokenizer.fingerprint(), *map(checksum, files)]
+    told += [args.batch_seconds, torch.get_num_threads(), device.type]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
+def is_finished(goal: Path, origin: str) -> bool:
+    """Whether the lines are there, are those that were written, and are of this origin."""
+    try:
+        summary = storage.json_object(summary_of(goal).read_bytes(), str(goal), "")
+        return summary.get("made_from") == origin and summary.get("lines_hash") == checksum(goal)
+    except (OSError, UserError):  # not there, or damaged
+        return False
+
+
+def summary_of(goal: Path) -> Path:
+    return goal.with_name(f"{goal.stem}.summary.json")
 
 
 def tuned(run: Run, name: str) -> dict[str, Any]:

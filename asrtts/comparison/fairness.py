@@ -23,7 +23,7 @@ from asrtts.registry import UserError, suggestion
 FREE = ("heads.", "decoding.", "data.", "seed")
 # What a decoding's summary says of its machine, its test set and its own head; all else is search effort.
 NOT_EFFORT = ("method", "ctc_weight", "rtf", "threads", "device", "seconds", "utterances")
-NOT_EFFORT += ("peak_memory_mb", "peak_gpu_memory_mb", "computer")
+NOT_EFFORT += ("peak_memory_mb", "peak_gpu_memory_mb", "computer", "made_from", "lines_hash")
 NOT_EFFORT += ("length_bonus", "lm_weight", "lodr_weight")  # chosen on dev for each system; which models is effort
 # Settings of a head that are effort of its search: equal where two systems have such a head.
 EFFORT_OF = {"transducer": ("max_symbols_per_frame",)}

@@ -40,7 +40,7 @@ def save(folder: Path, update: int, tensors: dict[str, dict[str, Tensor]], state
             _write(beside / f"{name}.safetensors", group)
         (beside / "state.json").write_text(json.dumps(state), encoding="utf-8")
         files = sorted(p for p in beside.iterdir())
-        (beside / SEAL).write_text("".join(f"{_sum(p)}  {p.name}\n" for p in files), encoding="utf-8")
+        (beside / SEAL).write_text("".join(f"{checksum(p)}  {p.name}\n" for p in files), encoding="utf-8")
         for path in [*beside.iterdir(), beside]:
             _flush(path)
         shutil.rmtree(goal, ignore_errors=True)
@@ -114,11 +114,12 @@ def _check_seal(path: Path) -> None:
     if sums.keys() != others or "state.json" not in sums:
         raise ValueError(f"{SEAL} and the files differ: {', '.join(sorted(sums.keys() ^ others)) or 'no state.json'}")
     for name, expected in sums.items():
-        if _sum(path / name) != expected:
+        if checksum(path / name) != expected:
             raise ValueError(f"{name} is not what was written")
 
 
-def _sum(path: Path) -> str:
+def checksum(path: Path) -> str:
+    """The SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

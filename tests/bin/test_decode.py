@@ -72,6 +72,33 @@ def test_the_size_of_a_batch_changes_nothing(tones, run, head):
     assert [line["score"] for line in one] == pytest.approx([line["score"] for line in many], abs=1e-3)
 
 
+def test_a_finished_decoding_is_not_made_again(tones, run, monkeypatch, capsys):
+    folder = run()
+    first, goal = decoded(folder, tones), folder / "decode/test.jsonl"
+    before = goal.stat().st_mtime_ns
+    monkeypatch.setattr(decode, "decode", lambda *_: 1 / 0)
+    assert decoded(folder, tones) == first and goal.stat().st_mtime_ns == before
+    assert "test.jsonl: finished before, by the same weights, data and search" in capsys.readouterr().err
+
+    def is_made_again(*options: str) -> None:
+        with pytest.raises(ZeroDivisionError):
+            decoded(folder, tones, *options)
+
+    for options in (["--restart"], ["beam=3"], ["--batch-seconds", "7"], ["--weights", "snapshots/00000008"]):
+        is_made_again(*options)
+    model, lines = folder / "model.safetensors", goal.read_bytes()
+    weights = model.read_bytes()
+    shutil.copy(folder / "snapshots/00000008.safetensors", model)
+    is_made_again()
+    model.write_bytes(weights)
+    decoded(folder, tones)
+    goal.write_bytes(lines[:-40])  # as a kill between the summary and the lines leaves those of before
+    is_made_again()
+    goal.write_bytes(lines)
+    (folder / "decode/test.summary.json").write_text("{")
+    is_made_again()
+
+
 def test_a_snapshot_can_be_decoded(tones, run):
     folder = run()
     decoded(folder, tones, "--weights", "snapshots/00000008")

@@ -57,7 +57,8 @@ def test_audio_texts_and_speakers_come_out_as_they_went_in(corpus, sharded):
         old = before[u.utt_id]
         assert (u.text, u.speaker, u.seconds, u.sample_rate) == (old.text, old.speaker, old.seconds, old.sample_rate)
         np.testing.assert_array_equal(audio.read(u, RATE), audio.read(old, RATE))
-    assert sorted(p.name for p in sharded.glob("*")) == [*(f"00000{i}.tar" for i in range(5)), "manifest.jsonl"]
+    names = [*(f"00000{i}.tar" for i in range(5)), "manifest.jsonl", "shards.json"]
+    assert sorted(p.name for p in sharded.glob("*")) == names
 
 
 def test_the_corpus_that_is_read_from_the_shards_is_the_manifest(sharded):
@@ -75,8 +76,27 @@ def test_the_same_command_gives_the_same_bytes(corpus, sharded, tmp_path):
     for place in (".", "/"):  # folders without a name
         with pytest.raises(UserError, match=f"{place}: is there already"):
             shard.main([str(corpus), place])
-    with pytest.raises(UserError, match="again: is there already"):
-        shard.main([str(corpus), str(tmp_path / "again")])
+
+
+def test_finished_shards_are_left_alone_and_others_in_their_place_refused(corpus, tmp_path, capsys):
+    argv = [str(corpus), str(tmp_path / "s"), "--utterances", "5"]
+    shard.main(argv)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "s").iterdir()}
+    capsys.readouterr()
+    shard.main(argv)
+    assert capsys.readouterr().out == f"{tmp_path / 's'}: finished before\n"
+    manifest.write(tmp_path / "fewer.jsonl", list(manifest.read(corpus))[1:])
+    for changed, said in (
+        ([*argv[:2], "--utterances", "6"], "with utterances 5, now it is 6"),
+        ([*argv, "--seed", "2"], "with seed 1, now it is 2"),
+        ([str(tmp_path / "fewer"), *argv[1:]], "with data_hash "),
+    ):
+        with pytest.raises(UserError, match=f"s: is there already, {said}"):
+            shard.main(changed)
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "s").iterdir()}
+    (tmp_path / "s" / "shards.json").unlink()
+    with pytest.raises(UserError, match="is there already, and no shards.json says of what"):
+        shard.main(argv)
 
 
 def test_shards_of_shards_hold_the_same_audio(sharded, tmp_path):

@@ -173,7 +173,7 @@ def die_at(step: str, call: int) -> None:
     setattr(holder, name, dying)
 
 
-STEPS = ["shutil.rmtree", "save_file", "_sum", "_flush", "os.replace"]
+STEPS = ["shutil.rmtree", "save_file", "checksum", "_flush", "os.replace"]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -222,7 +222,7 @@ def test_nothing_is_unpickled(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "state.json").write_text("{}")
     shutil.copy("stranger.safetensors", folder / "model.safetensors")
-    sums = "".join(f"{checkpoint._sum(p)}  {p.name}\n" for p in sorted(folder.iterdir()))
+    sums = "".join(f"{checkpoint.checksum(p)}  {p.name}\n" for p in sorted(folder.iterdir()))
     (folder / checkpoint.SEAL).write_text(sums)  # sealed as if it were ours
     with pytest.raises(UserError, match="every checkpoint in it is damaged"):
         checkpoint.load_latest(folder.parent)
