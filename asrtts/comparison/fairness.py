@@ -164,6 +164,13 @@ def begun_from(member: Member) -> str:
     return member.facts.get("init", "random weights").partition(":")[0]
 
 
+def own_effort(member: Member) -> dict[str, Any]:
+    """What the head that was searched with has of its own."""
+    head = str(member.summary.get("method")).partition("_")[0]
+    settings = member.settings.heads.get(head)
+    return {key: getattr(settings, key) for key in EFFORT_OF.get(head, ())} if settings else {}
+
+
 def _conditions(members: Sequence[Member]) -> dict[str, Any]:
     """What must be equal, of the first run, as the others have the same; what goes with the seed, of each."""
     first = members[0]
@@ -175,7 +182,7 @@ def _conditions(members: Sequence[Member]) -> dict[str, Any]:
     }
     values |= {key: first.facts.get(key) for key in FACTS}
     values["init"] = begun_from(first)
-    values |= {f"search.{key}": value for key, value in (_effort(first.summary) | _own_effort(first)).items()}
+    values |= {f"search.{key}": value for key, value in (_effort(first.summary) | own_effort(first)).items()}
     if not settings["training.patience"]:  # else each run may stop at another update, by the same rule
         updates = {m.facts.get("updates") for m in members}
         values["updates"] = updates.pop() if len(updates) == 1 else sorted(updates, key=str)
@@ -198,13 +205,6 @@ def _effort(summary: dict[str, Any]) -> dict[str, Any]:
     """What a decoding's summary says of its effort; nothing where there is none."""
     found = {key: value for key, value in summary.items() if key not in NOT_EFFORT}
     return found | {key: summary.get(key) or "none" for key in MODELS if summary}
-
-
-def _own_effort(member: Member) -> dict[str, Any]:
-    """What the head that was searched with has of its own."""
-    head = str(member.summary.get("method")).partition("_")[0]
-    settings = member.settings.heads.get(head)
-    return {key: getattr(settings, key) for key in EFFORT_OF.get(head, ())} if settings else {}
 
 
 def _keys(found: Sequence[System]) -> list[str]:

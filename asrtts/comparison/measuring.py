@@ -242,6 +242,7 @@ def described(system: System) -> dict[str, Any]:
         "views": model.views,
         "init": fairness.begun_from(first),
         "search": decodings.search([member.summary for member in system.members]),
+        "search_effort": fairness.own_effort(first),
         "decode": first.summary,
     }
 

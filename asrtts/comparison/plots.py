@@ -143,7 +143,7 @@ def costs(comparison: dict[str, Any]) -> tuple[list[Plot], list[str]]:
 def family(system: dict[str, Any]) -> str:
     """Systems of one family differ in their size only: heads, losses and search are the same, but for tuned weights."""
     search = [system["decode"].get(key) for key in ("method", "beam", "lm", "lodr")]
-    return f"{system['losses']}, {system['views']} views, {search}"
+    return f"{system['losses']}, {system['views']} views, {search}, {system['search_effort']}"
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
