@@ -25,7 +25,7 @@ from rich.table import Table
 
 from asrtts import experiment, storage
 from asrtts.bin.train import training_data
-from asrtts.config import ArgumentParser
+from asrtts.config import ArgumentParser, whole
 from asrtts.data import batching, features
 from asrtts.data.batching import Request
 from asrtts.data.worker import end_with_parent
@@ -72,7 +72,7 @@ def parser() -> ArgumentParser:
     args.add_argument("--memory-gb", type=float, metavar="GB", help="memory to plan for (default: what is free now)")
     many = "processes that torchrun will start (default: WORLD_SIZE, else 1): each has its part of every batch, and a "
     many += "GPU of its own, or all of them share this machine's cores and memory"
-    args.add_argument("--processes", type=int, default=_world_size(), metavar="N", help=many)
+    args.add_argument("--processes", type=whole(1, MOST_PROCESSES), default=_world_size(), metavar="N", help=many)
     args.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
     args.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     args.epilog = (
@@ -88,8 +88,7 @@ def main(argv: list[str]) -> None:
         return  # torchrun started several: the first one plans
     if args.memory_gb is not None and not args.memory_gb > 0:
         raise UserError(f"--memory-gb {args.memory_gb:g}: wanted a number above 0")
-    if not 1 <= (processes := args.processes) <= MOST_PROCESSES:
-        raise UserError(f"--processes {processes}: wanted 1 to {MOST_PROCESSES}, as many as torchrun will start")
+    processes = args.processes
     settings = experiment.load(args.conf, _overrides(args.settings))
     device = parallel.pick_device(args.device)
     index = batching.Index(settings.data.train)
@@ -122,7 +121,7 @@ def _overrides(words: list[str]) -> list[str]:
 def _world_size() -> int:
     """What torchrun or a scheduler says, if it is there and a number."""
     text = os.environ.get("WORLD_SIZE", "1")
-    return int(text) if text.isdecimal() else 1
+    return max(1, int(text)) if text.isdecimal() else 1
 
 
 def of_one(batch: batching.Config, processes: int) -> batching.Config:

@@ -90,7 +90,7 @@ def test_processes_of_torchrun_share_a_batch_and_the_memory_of_the_machine(tones
 @pytest.mark.parametrize(
     "words, said",
     [
-        (["--processes", "0"], "--processes 0: wanted 1 to 4096, as many as torchrun will start"),
+        (["--processes", "0"], "--processes: found '0', wanted a whole number from 1 to 4096"),
         (["nowhere/train"], "nowhere/train.jsonl: no such manifest"),
         (["--memory-gb", "0"], "--memory-gb 0: wanted a number above 0"),
         (["batching.second=3"], "unknown key 'batching.second'"),
