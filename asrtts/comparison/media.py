@@ -22,6 +22,7 @@ from asrtts.registry import UserError
 
 LONGEST = 35.0  # seconds; the pictures of longer ones could not be read
 COLUMNS = 800  # of a spectrogram; more frames are averaged
+MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 Media = dict[str, Any]
 
@@ -29,18 +30,20 @@ Media = dict[str, Any]
 def media(systems: Sequence[System], utterances: Sequence[Utterance], quick: bool) -> Iterator[list[Media]]:
     """What an utterance has beside its words, a step at a time: first the sound, then system by system.
 
-    Each step gives the same list, one record an utterance, with more in it: `audio`, `spectrogram`, `why` (there is
-    none), `words` (of every system: [word, seconds]) and `pictures`.
+    Each step gives the same list, one record an utterance, with more in it: `audio` (or `silent`: why it cannot be
+    heard), `spectrogram`, `words` (of every system: [word, seconds]) and `pictures`; `why`, where there is nothing.
     """
     feature = systems[0].members[0].settings.features
-    waves = [_wave(utterance, feature.sample_rate) for utterance in utterances]
+    waves = [_wave(utterance, feature) for utterance in utterances]
     found: list[Media] = []
     for wave in waves:
         if isinstance(wave, Missing):
             found.append({"why": str(wave), "words": [], "pictures": []})
         else:
             seconds = round(len(wave) / feature.sample_rate, 3)
-            shown = {"audio": sound(wave, feature.sample_rate), "spectrogram": spectrogram(feature, wave)}
+            heard = sound(wave, feature.sample_rate)
+            shown = {"silent" if isinstance(heard, Missing) else "audio": heard}
+            shown["spectrogram"] = spectrogram(feature, wave)
             found.append({**shown, "seconds": seconds, "top": feature.top_hz, "words": [], "pictures": []})
     yield found
     for system in systems:
@@ -53,13 +56,17 @@ def media(systems: Sequence[System], utterances: Sequence[Utterance], quick: boo
         yield found
 
 
-def sound(wave: np.ndarray, sample_rate: int) -> str:
-    """As MP3, which every browser plays: about 4 kB a second."""
+def sound(wave: np.ndarray, sample_rate: int) -> str | Missing:
+    """As MP3, which every browser plays: about 4 kB a second. At its next rate, for it has nine of them only."""
     import soundfile
 
     out = io.BytesIO()
     smallest = {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "VARIABLE", "compression_level": 0.8}
-    soundfile.write(out, np.clip(wave, -1, 1), sample_rate, **smallest)
+    rate = next((rate for rate in MP3_RATES if rate >= sample_rate), MP3_RATES[-1])
+    try:
+        soundfile.write(out, np.clip(audio.resample(wave, sample_rate, rate), -1, 1), rate, **smallest)
+    except (RuntimeError, ValueError, TypeError) as error:  # a libsndfile or soundfile without MP3: words still count
+        return Missing(f"it could not be made MP3: {error}")
     return f"data:audio/mpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
@@ -85,13 +92,14 @@ def shades(values: Tensor) -> str:
     return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-def _wave(utterance: Utterance, sample_rate: int) -> np.ndarray | Missing:
+def _wave(utterance: Utterance, config: features.Config) -> np.ndarray | Missing:
     if utterance.seconds > LONGEST:
         return Missing(f"longer than {LONGEST:g} s")
     try:
-        return audio.read(utterance, sample_rate)
+        wave = audio.read(utterance, config.sample_rate)
     except UserError as error:
         return Missing(str(error))
+    return wave if features.num_frames(config, len(wave)) else Missing("shorter than a frame")
 
 
 def _lines(member: Member, utterances: Sequence[Utterance]) -> list[decodings.TimedLine]:

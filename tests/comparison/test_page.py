@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -10,12 +12,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 from asrtts.bin import compare, decode
 from asrtts.comparison import listing, media, plots
 from asrtts.comparison.measuring import MEASURES, Missing
 from asrtts.comparison.page import html
+from asrtts.data import features
 from asrtts.data.utterance import Utterance
 
 TOP = Path(__file__).resolve().parents[2]
@@ -125,10 +130,38 @@ def test_the_most_telling_come_first() -> None:
     assert listing.informative(rows, 2) == [1, 0]
 
 
-def test_audio_that_is_gone_is_said(tmp_path: Path) -> None:
-    gone = media._wave(Utterance("u1", str(tmp_path / "gone.wav"), "a", seconds=1.0), 8000)
+def test_audio_that_is_gone_too_long_or_too_short_is_said(tmp_path: Path) -> None:
+    config = features.Config(sample_rate=8000)
+    gone = media._wave(Utterance("u1", str(tmp_path / "gone.wav"), "a", seconds=1.0), config)
     assert isinstance(gone, Missing) and "is gone" in gone
-    assert "longer than" in media._wave(Utterance("u1", "a.wav", "a", seconds=900.0), 8000)
+    assert "longer than" in media._wave(Utterance("u1", "a.wav", "a", seconds=900.0), config)
+    soundfile.write(tmp_path / "click.wav", np.zeros(9), 8000)
+    click = media._wave(Utterance("u1", str(tmp_path / "click.wav"), "a", seconds=9 / 8000), config)
+    assert click == "shorter than a frame"
+
+
+@pytest.mark.parametrize("rate, heard_at", [(6000, 8000), (8000, 8000), (10000, 11025), (96000, 48000)])
+def test_sound_of_any_rate_becomes_mp3_of_the_next(rate: int, heard_at: int) -> None:
+    tone = np.sin(2 * np.pi * 440 * np.arange(2 * rate) / rate).astype(np.float32) / 2
+    mp3 = base64.b64decode(media.sound(tone, rate).removeprefix("data:audio/mpeg;base64,"))
+    wave, found = soundfile.read(io.BytesIO(mp3))
+    assert found == heard_at and abs(len(wave) / found - 2) < 0.2
+    assert round(float(np.abs(np.fft.rfft(wave)).argmax()) * found / len(wave)) in range(436, 445)
+
+
+def test_a_sound_that_cannot_be_mp3_costs_neither_the_page_nor_its_pictures(
+    page: Path, monkeypatch: pytest.MonkeyPatch, tones: Path
+) -> None:
+    def write(*_: Any, **__: Any) -> None:
+        raise ValueError("Unknown format: 'MP3'")  # what an older libsndfile makes of it
+
+    monkeypatch.setattr(soundfile, "write", write)
+    run, out = page.parents[1] / "ctc", page.parents[1] / "silent"
+    compare.main([str(run), "--test", str(tones / "data/test"), "--out", str(out), "--page-audio", "1"])
+    (number,) = held(out / "compare.html")["media"]
+    record = held(out / "compare.html", f"media-{number}")
+    assert "audio" not in record and record["silent"] == "it could not be made MP3: Unknown format: 'MP3'"
+    assert record["words"] and any("curves" in picture for picture in record["pictures"])
 
 
 def test_a_history_that_is_none_or_ends_in_half_a_line(tmp_path: Path) -> None:

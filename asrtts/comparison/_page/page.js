@@ -178,7 +178,7 @@ function look(details, number) {
     details.append(make("p", {class: "muted"}, `No sound: ${of.why}`));
     return;
   }
-  const player = make("audio", {controls: "", preload: "metadata", src: of.audio});
+  const player = make("audio", {controls: "", preload: "metadata", ...(of.audio && {src: of.audio})});
   const place = (seconds) => `left:${Math.min(100, 100 * seconds / of.seconds).toFixed(2)}%`;
   const span = (seconds, text, more = {}) => make("span", {style: place(seconds), ...more}, text);
   const lines = [];
@@ -197,7 +197,7 @@ function look(details, number) {
   const hear = make("img", {src: of.spectrogram, style: "height:7rem", alt: "spectrogram of the log mel features"});
   const step = [0.1, 0.2, 0.5, 1, 2, 5].find((size) => of.seconds / size <= 8) || 10;
   const ticks = Array.from({length: Math.floor(of.seconds / step) + 1}, (_, n) => +(n * step).toFixed(1));
-  details.append(player,
+  details.append(of.audio ? player : make("p", {class: "muted"}, `No sound: ${of.silent}`),
     make("h4", {}, "What the encoder hears ", make("small", {}, "log mel features, dark is silent")),
     track("map", make("div", {class: "rows"}, make("span", {style: "top:8%"}, `${of.top / 1000} kHz`),
       make("span", {style: "top:92%"}, "0")), hear),
