@@ -302,6 +302,118 @@ def test_sound_plays_and_pictures_stand_on_its_time(browser: Any, page: Path) ->
     assert loaded and browser.get_log("browser") == []
 
 
+def test_pictures_are_sliders_that_keys_move_in_time(browser: Any, page: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    opened(browser, page)
+    browser.find_element("css selector", ".look summary").send_keys(Keys.ENTER)
+    time.sleep(0.3)
+    seconds = held(page, f"media-{held(page)['media'][0]}")["seconds"]
+    player, *_ = browser.find_elements("css selector", ".look audio")
+    sliders = browser.find_elements("css selector", ".look [role=slider]")
+    assert len(sliders) == len(browser.find_elements("css selector", ".look .track.map, .look .track.curves")) >= 4
+
+    def after(slider: Any, *keys: str) -> float:
+        slider.send_keys(*keys)
+        time.sleep(0.3)
+        left = browser.execute_script("return [...document.querySelectorAll('.look .at')].map((l) => l.style.left)")
+        now = float(slider.get_attribute("aria-valuenow"))
+        assert len(set(left)) == 1 and float(left[0][:-1]) == pytest.approx(100 * now / seconds, abs=1)
+        assert slider.get_attribute("aria-valuetext").startswith(f"{now:.1f} of {seconds:.1f} seconds")
+        return player.get_property("currentTime")
+
+    browser.find_element("css selector", ".look summary").send_keys(Keys.TAB)  # into the sound, whose buttons follow
+    reached = set()
+    for _ in range(40):
+        active = browser.switch_to.active_element
+        reached.add(active.get_attribute("aria-label"))
+        active.send_keys(Keys.TAB)
+    assert {slider.get_attribute("aria-label") for slider in sliders} <= reached
+    for slider in sliders:
+        assert slider.get_attribute("aria-label").startswith("time in ")
+        assert after(slider, Keys.HOME) == 0
+        assert after(slider, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT) == pytest.approx(0.2, abs=0.02)
+        assert after(slider, Keys.ARROW_LEFT) == pytest.approx(0.1, abs=0.02)
+        assert after(slider, Keys.END) == pytest.approx(seconds, abs=0.1)
+    (curves, *_) = browser.find_elements("css selector", ".look .track.curves")
+    assert re.fullmatch(r"[\d.]+ of [\d.]+ seconds, \S+ \d+ %", curves.get_attribute("aria-valuetext"))
+    after(curves, Keys.HOME)
+    curves.send_keys(Keys.SPACE)
+    playing = "const [player, done] = arguments; player.onplaying = () => done(true); if (!player.paused) done(true);"
+    assert browser.execute_async_script(playing, player)
+
+
+def looked_at(browser: Any, path: Path, record: dict[str, Any], width: int = 1200) -> Any:
+    """A page of one utterance that has no sound, whose pictures are open."""
+    media = {"silent": "invented", "spectrogram": "data:,", "seconds": 2.0, "top": 4000, "pictures": [], "words": [[]]}
+    path.write_text(fabricated([row("u1", "a b")], {0: {**media, **record}}), encoding="utf-8")
+    opened(browser, path, width)
+    browser.execute_script("document.querySelector('.look').open = true")
+    time.sleep(0.3)
+    return browser
+
+
+def overlaps(browser: Any, selector: str) -> list[list[str]]:
+    """Texts that stand on each other."""
+    script = """const all = [...document.querySelectorAll(arguments[0])], found = [];
+        all.forEach((a, n) => all.slice(n + 1).forEach((b) => {
+            const p = document.createRange(), q = document.createRange();
+            p.selectNodeContents(a); q.selectNodeContents(b);
+            const [x, y] = [p.getBoundingClientRect(), q.getBoundingClientRect()];
+            if (x.left < y.right - 1 && y.left < x.right - 1 && x.top < y.bottom - 3 && y.top < x.bottom - 3)
+                found.push([a.textContent, b.textContent]); }));
+        return found;"""
+    return browser.execute_script(script, selector)
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_spikes_are_told_apart_without_colour(browser: Any, tmp_path: Path, width: int) -> None:
+    """By a letter on each peak, low ones too, and by dashes."""
+    pieces = ["<blank>", "\u2581A", *"BCDEFGHIJKLMNOPQRSTUVWXYZ"]
+    curves = [[100] * 50] + [[0] * 50 for _ in pieces[1:]]
+    peaks = {1: (3, 99), 2: (4, 98), 3: (4, 97), 4: (10, 6), 5: (20, 29), 6: (20, 15), 7: (21, 29), 8: (30, 3)}
+    for number, (frame, percent) in peaks.items():
+        curves[number][frame] = percent
+    picture = {"system": "a", "head": "ctc", "caption": "posterior", "hop": 0.04, "rows": pieces, "frames": 50}
+    looked_at(browser, tmp_path / "compare.html", {"pictures": [{**picture, "path": [], "curves": curves}]}, width)
+    script = """return [...document.querySelectorAll('.curves .peak')].map((peak) =>
+        [peak.textContent, Math.round(parseFloat(peak.style.left) / 2 - 0.5), parseFloat(peak.style.bottom)])"""
+    found = {text: (frame, bottom) for text, frame, bottom in browser.execute_script(script)}
+    assert found.keys() == {"\u2423A", *"BCDEFG"}  # all but the one of 3 %
+    for number, (frame, percent) in list(peaks.items())[:-1]:
+        at, bottom = found[pieces[number].replace("\u2581", "\u2423")]
+        assert at == frame and bottom >= percent
+    assert found["D"][1] == 6 and overlaps(browser, ".curves .peak") == []
+    script = """return [...document.querySelectorAll('.curves polyline')].map((line) => {
+        const style = getComputedStyle(line); return [style.stroke, style.strokeDasharray]; })"""
+    blank, *looks = map(tuple, browser.execute_script(script))
+    assert len(set(looks)) == 26 and blank not in looks
+    assert all(len({dashes for _, dashes in looks[n : n + 4]}) == 4 for n in range(22))
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_words_that_follow_fast_stand_on_two_lines(browser: Any, tmp_path: Path, width: int) -> None:
+    words = [["NINETY", 1.0], ["FOUR", 1.15], ["EIGHT", 1.5], ["A", 1.52], ["B", 1.95]]
+    looked_at(browser, tmp_path / "compare.html", {"words": [words]}, width)
+    assert len(browser.find_elements("css selector", ".spoken > span")) == 5
+    assert overlaps(browser, ".spoken > span") == []
+    name = "const l = document.querySelector('.words .rows > span'); return [l.scrollWidth, l.clientWidth]"
+    needed, room = browser.execute_script(name)
+    assert needed <= room  # the system is named in full
+
+
+def test_another_width_closes_nothing(browser: Any, page: Path) -> None:
+    opened(browser, page)
+    browser.execute_script("document.querySelector('.look').open = true")
+    time.sleep(0.3)
+    player = browser.find_element("css selector", "audio")
+    narrow = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
+    time.sleep(0.5)
+    assert browser.find_element("css selector", "audio") == player and player.is_displayed()
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+
+
 def test_a_phone_shows_it_without_scrolling_sideways(browser: Any, page: Path, tmp_path: Path) -> None:
     opened(browser, page, width=360)
     browser.execute_script("document.querySelector('.look').open = true")

@@ -127,7 +127,7 @@ class Head(nn.Module):
         """The spikes: posteriors of blank and of each of the tokens (1, U) in every frame of enc (1, T, D)."""
         rows = [0, *dict.fromkeys(tokens[0].tolist())]
         return Picture(
-            "posterior of each token; dashed: blank", "curves", rows, self.log_probs(enc)[0, :, rows].exp().T
+            "posterior of each token; thin dots: blank", "curves", rows, self.log_probs(enc)[0, :, rows].exp().T
         )
 
     def parts(self) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:

@@ -114,6 +114,7 @@ function card(number) {
 const EDITS = {S: "substituted", D: "deleted", I: "inserted"};
 const LABEL = 40 + 7 * Math.min(16, Math.max(9, ...data.names.map((name) => name.length)));  // pixels
 list.style.setProperty("--label", `${LABEL}px`);
+list.style.setProperty("--names", `${0.43 * Math.min(22, Math.max(...data.names.map((name) => name.length))) + 0.6}rem`);
 
 // Columns under the reference's words; as many lines of them as the width asks for.
 function gloss(row) {
@@ -172,6 +173,8 @@ function aligned(row) {
 
 // One utterance: sound and pictures ----------------------------------------------------------------------------------
 
+const KEYS = {ArrowLeft: -0.1, ArrowDown: -0.1, ArrowRight: 0.1, ArrowUp: 0.1, PageDown: -1, PageUp: 1};  // seconds
+
 function look(details, number) {
   const of = JSON.parse(document.getElementById(`media-${number}`).textContent);
   if (of.why) {
@@ -181,14 +184,31 @@ function look(details, number) {
   const player = make("audio", {controls: "", preload: "metadata", ...(of.audio && {src: of.audio})});
   const place = (seconds) => `left:${Math.min(100, 100 * seconds / of.seconds).toFixed(2)}%`;
   const span = (seconds, text, more = {}) => make("span", {style: place(seconds), ...more}, text);
-  const lines = [];
+  const seek = (seconds) => { player.currentTime = Math.min(of.seconds, Math.max(0, seconds)); };
+  const lines = [], sliders = [];
   const track = (kind, label, ...children) => {
     const line = make("div", {class: "at", style: "left:0"});
     lines.push(line);
     const made = make("div", {class: `track ${kind}`}, ...children, label, line);
     made.addEventListener("click", (event) => {
       const box = made.getBoundingClientRect();
-      player.currentTime = of.seconds * Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
+      seek(of.seconds * (event.clientX - box.left) / box.width);
+    });
+    return made;
+  };
+  // A picture for keys as well; `heard` says what it shows at a second.
+  const slider = (made, name, heard = () => "") => {
+    if (!of.audio) return made;
+    const about = {role: "slider", tabindex: 0, "aria-label": name, "aria-valuemin": 0, "aria-valuemax": of.seconds};
+    for (const [key, value] of Object.entries(about)) made.setAttribute(key, value);
+    sliders.push([made, heard]);
+    made.addEventListener("keydown", (event) => {
+      if (event.ctrlKey || event.altKey || event.metaKey) return;
+      if (event.key in KEYS) seek(player.currentTime + KEYS[event.key]);
+      else if (event.key === "Home" || event.key === "End") seek(event.key === "Home" ? 0 : of.seconds);
+      else if (event.key === " ") player.paused ? player.play() : player.pause();
+      else return;
+      event.preventDefault();
     });
     return made;
   };
@@ -197,23 +217,41 @@ function look(details, number) {
   const hear = make("img", {src: of.spectrogram, style: "height:7rem", alt: "spectrogram of the log mel features"});
   const step = [0.1, 0.2, 0.5, 1, 2, 5].find((size) => of.seconds / size <= 8) || 10;
   const ticks = Array.from({length: Math.floor(of.seconds / step) + 1}, (_, n) => +(n * step).toFixed(1));
+  const keys = of.audio ? "a click or arrow keys move in time, the space bar plays" : "";
   details.append(of.audio ? player : make("p", {class: "muted"}, `No sound: ${of.silent}`),
-    make("h4", {}, "What the encoder hears ", make("small", {}, "log mel features, dark is silent")),
-    track("map", make("div", {class: "rows"}, make("span", {style: "top:8%"}, `${of.top / 1000} kHz`),
-      make("span", {style: "top:92%"}, "0")), hear),
+    make("h4", {}, "What the encoder hears ", make("small", {}, ["log mel features, dark is silent", keys].filter(Boolean).join("; "))),
+    slider(track("map", make("div", {class: "rows"}, make("span", {style: "top:8%"}, `${of.top / 1000} kHz`),
+      make("span", {style: "top:92%"}, "0")), hear), "time in the spectrogram"),
     track("axis", "", ...ticks.map((seconds) => span(seconds, `${seconds} s`))));
   details.append(make("h4", {}, "When each word was out ", make("small", {}, "the frame of its last token")));
-  of.words.forEach((words, system) => details.append(
-    track("words", labels([data.names[system]]), make("div", {class: "spoken"}, ...words.map(([word, seconds]) => span(seconds, word))))));
-  for (const picture of of.pictures) details.append(...drawn(picture, of, track, labels, span));
-  follow(player, lines, of.seconds);
+  of.words.forEach((words, system) => details.append(spoken(words, data.names[system], of, track, labels, span)));
+  for (const picture of of.pictures) details.append(...drawn(picture, of, track, slider, labels, span));
+  follow(player, lines, sliders, of.seconds);
 }
 
-function drawn(picture, of, track, labels, span) {
+const picture_width = () => list.clientWidth - 110;  // pixels, about
+
+// Words end where they were out; one that would reach into its neighbour stands a line higher.
+function spoken(words, name, of, track, labels, span) {
+  let high = false, last = 0;
+  const texts = words.map(([word, seconds]) => {
+    high = !high && (seconds - last) * picture_width() / of.seconds < 7.5 * word.length + 4;
+    last = seconds;
+    return [word, seconds, high];
+  });
+  const kind = texts.some(([, , raised]) => raised) ? "words two" : "words";
+  return track(kind, labels([name]), make("div", {class: "spoken"}, ...texts.map(([word, seconds, raised]) =>
+    span(seconds, word, raised ? {class: "high"} : {}))));
+}
+
+function drawn(picture, of, track, slider, labels, span) {
   if (picture.why) return [make("p", {class: "muted"}, `No picture of ${picture.system}: ${picture.why}.`)];
-  const title = make("h4", {}, picture.system === picture.head ? picture.head : `${picture.system}, ${picture.head}`, " ", make("small", {}, picture.caption));
+  picture.rows = picture.rows.map((piece) => piece.replaceAll("\u2581", "\u2423"));  // a low line would be lost on a curve
+  const name = picture.system === picture.head ? picture.head : `${picture.system}, ${picture.head}`;
+  const title = make("h4", {}, name, " ", make("small", {}, picture.caption));
   const box = {viewBox: `0 0 ${of.seconds} 1`, preserveAspectRatio: "none", "aria-hidden": "true"};
   const time = (frame) => Math.min(of.seconds, frame * picture.hop);
+  const frame = (seconds) => Math.min(picture.frames - 1, Math.floor(seconds / picture.hop));
   if (picture.map) {
     const height = Math.min(26, Math.max(5, 0.95 * picture.rows.length));
     const width = 100 * picture.frames * picture.hop / of.seconds;  // the last frame may reach beyond the sound
@@ -221,40 +259,68 @@ function drawn(picture, of, track, labels, span) {
       style: `height:${height}rem;width:${Math.min(100, width).toFixed(2)}%`});
     const points = picture.path.map(([t, row]) => `${time(t + 0.5)},${(row + 0.5) / picture.rows.length}`).join(" ");
     const path = points ? make("svg", box, make("polyline", {points, class: "under"}), make("polyline", {points})) : null;
-    return [title, track("map", labels(picture.rows), image, path)];
+    const passed = (seconds) => picture.path.findLast(([t]) => t <= frame(seconds));
+    const heard = (seconds) => (passed(seconds) ? picture.rows[passed(seconds)[1]] : "");
+    return [title, slider(track("map", labels(picture.rows), image, path), `time in ${name}`, heard)];
   }
   const peaks = [];
   const curves = picture.curves.map((curve, row) => {
     curve.forEach((value, t) => {
-      const top = value >= 30 && value >= (curve[t - 1] ?? 0) && value > (curve[t + 1] ?? 0);
-      if (top && row) peaks.push([time(t + 0.5), picture.rows[row].replace("\u2581", "_")]);
+      const top = value >= SEEN && value >= (curve[t - 1] ?? 0) && value > (curve[t + 1] ?? 0);
+      if (top && row) peaks.push([time(t + 0.5), value, picture.rows[row]]);
     });
     const points = curve.map((value, t) => `${time(t + 0.5)},${1 - value / 100}`).join(" ");
-    return make("polyline", {points, ...(row ? {style: `stroke:var(--s${row % 5})`} : {class: "dashed"})});
+    const look = {style: `stroke:var(--s${row % 7})`, "stroke-dasharray": DASHES[row % DASHES.length]};
+    return make("polyline", {points, ...(row ? look : {class: "blank"})});
   });
-  peaks.sort(([x], [y]) => x - y);
-  const close = 12 * of.seconds / (list.clientWidth - 110);  // seconds that are a letter wide
-  let high = false, last = -1;
-  const tops = peaks.map(([seconds, text]) => {  // what would touch its neighbour goes a line higher
-    high = seconds - last < close && !high;
-    last = seconds;
-    return span(seconds, text, {class: high ? "peak high" : "peak"});
-  });
+  const tops = apart(peaks, of.seconds).map(([seconds, up, text]) =>
+    span(seconds, text, {class: "peak", style: `left:${(100 * seconds / of.seconds).toFixed(2)}%;bottom:${up}%`}));
   const scale = make("div", {class: "rows"}, make("span", {style: "top:0"}, "1"), make("span", {style: "top:100%"}, "0"));
-  return [title, track("curves", scale, make("svg", box, ...curves), ...tops)];
+  const heard = (seconds) => {
+    const values = picture.curves.map((curve) => curve[frame(seconds)]);
+    const likeliest = values.indexOf(Math.max(...values));
+    return `${picture.rows[likeliest]} ${values[likeliest]} %`;
+  };
+  return [title, slider(track("curves", scale, make("svg", box, ...curves), ...tops), `time in ${name}`, heard)];
 }
 
-// The line where it plays, in every picture.
-function follow(player, lines, seconds) {
+const SEEN = 5;  // percent: a lower peak is within the line of the axis
+const DASHES = ["none", "7 3", "2 2", "9 3 2 3"];  // with seven colours 28 curves, and none alike
+const LINE = 13;  // percent of a picture of curves that a letter is high
+
+// Each letter on its peak, so that no colour is needed; one that would touch another goes above it.
+function apart(peaks, seconds) {
+  const placed = [];
+  for (const [at, value, text] of peaks.sort((x, y) => y[1] - x[1])) {
+    const width = (9 * text.length + 2) * seconds / picture_width();
+    const touched = (up) => placed.find((other) => Math.abs(other.at - at) < (other.width + width) / 2 && Math.abs(other.up - up) < LINE);
+    let up = value;
+    for (let other = touched(up); other; other = touched(up)) up = other.up + LINE;
+    placed.push({at, up, text, width});
+  }
+  return placed.map(({at, up, text}) => [at, up, text]);
+}
+
+// The line where it plays, in every picture; sliders speak where it stands still.
+function follow(player, lines, sliders, seconds) {
   const move = () => {
     for (const line of lines) line.style.left = `${Math.min(100, 100 * player.currentTime / seconds)}%`;
     if (!player.paused) requestAnimationFrame(move);
+    else tell();
+  };
+  const tell = () => {
+    for (const [picture, heard] of sliders) {
+      const now = Math.min(seconds, player.currentTime);
+      picture.setAttribute("aria-valuenow", now.toFixed(2));
+      picture.setAttribute("aria-valuetext", [`${now.toFixed(1)} of ${seconds.toFixed(1)} seconds`, heard(now)].filter(Boolean).join(", "));
+    }
   };
   player.addEventListener("play", () => {
     for (const other of document.querySelectorAll("audio")) if (other !== player) other.pause();
     move();
   });
   player.addEventListener("seeked", move);
+  tell();
 }
 
 choose();
@@ -263,5 +329,7 @@ addEventListener("resize", () => {
   if (list.clientWidth === width) return;
   width = list.clientWidth;
   clearTimeout(typing);
-  typing = setTimeout(choose, 200);
+  typing = setTimeout(() => {  // words only: what is open stays so, and plays on
+    [...list.children].forEach((article, place) => article.querySelector(".gloss").replaceWith(gloss(data.rows[chosen[place]])));
+  }, 200);
 });
