@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from asrtts import __version__
-from asrtts.comparison import listing, plots, table
+from asrtts.comparison import listing, pairs, plots, table
 from asrtts.comparison.fairness import System
 from asrtts.comparison.measuring import MEASURES
 
@@ -48,6 +48,8 @@ def html(
         "rows": [rows[number] for number in listed],
         "media": [place[number] for number in media],
     }
+    leading, rest = pairs.leading(comparison)
+    headings, every_pair = pairs.table(comparison)
     curves, no_curves = plots.curves(systems)
     costs, no_costs = plots.costs(comparison)
     environment = Environment(
@@ -64,6 +66,10 @@ def html(
         columns=COLUMNS,
         measures=MEASURES,
         sections=table.sections(comparison),
+        pairs={
+            **{"leading": leading, "rest": rest, "others": pairs.others(rest)},
+            **{"headings": headings, "rows": every_pair, "about": pairs.about(comparison)},
+        },
         scales={level: scale(comparison["systems"], level) for level in ("wer", "cer")},
         plots=[{**plot, "svg": Markup(plot["svg"])} for plot in (*curves, *costs)],
         not_drawn=[*no_curves, *no_costs],

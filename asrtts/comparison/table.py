@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from asrtts.comparison import pairs
 from asrtts.comparison.measuring import COSTS, PROPERTIES
 
 Comparison = dict[str, Any]
@@ -45,17 +46,21 @@ def uncut(console: Console | None = None) -> Console:
 
 
 def show_below(comparison: Comparison, console: Console) -> None:
-    """The sentences of the pairs, and the notes."""
-    for lines in (verdicts(comparison), comparison["notes"]):
+    """The sentences of the pairs that matter most, and the notes."""
+    for lines in (verdicts(comparison, "the files below"), comparison["notes"]):
         console.print("", *map(Text, lines), sep="\n")
     console.print()
 
 
 def markdown_below(comparison: Comparison) -> list[str]:
-    """The same as lines of a page."""
+    """The same as lines of a page, and the table of the pairs."""
     below: list[str] = []
-    for texts in (verdicts(comparison), comparison["notes"]):
+    for texts in (verdicts(comparison, "the table below"), comparison["notes"]):
         below += ["", *(f"- {text}" for text in texts)]
+    headings, rows = pairs.table(comparison)
+    if rows:
+        below += ["", "## Pairs", "", line(headings), line(["---"] * len(headings)), *map(line, rows)]
+        below += [part for text in pairs.about(comparison) for part in ("", text)]
     return below
 
 
@@ -120,8 +125,11 @@ def _began(init: str) -> str:
     return f"{init} weights" if init != "random weights" else init
 
 
-def verdicts(comparison: Comparison) -> list[str]:
-    return [f"{pair['sentence']}." for pair in comparison["pairs"]]
+def verdicts(comparison: Comparison, place: str) -> list[str]:
+    """The sentences that matter most; where the others are found, if there are any."""
+    first, rest = pairs.leading(comparison)
+    found = [f"{pair['sentence']}." for pair in first]
+    return [*found, f"{pairs.others(rest).capitalize()}: in {place}."] if rest else found
 
 
 def _allowed(comparison: Comparison) -> Sequence[tuple[str, dict[str, str]]]:

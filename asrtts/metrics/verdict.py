@@ -127,7 +127,7 @@ def _sentence(pair: dict[str, Any], words: int, unit: str) -> str:
     if difference > 0:
         a, b, difference = b, a, -difference
         bounds = bounds and [-bounds[1], -bounds[0]]
-    apart = f"{_points(-difference)} points" + (f" [{_points(-bounds[1])}, {_points(-bounds[0])}]" if bounds else "")
+    apart = f"{points(-difference)} points" + (f" [{points(-bounds[1])}, {points(-bounds[0])}]" if bounds else "")
     if pair["p_holm"] is None:
         said = f"{a} and {b} have the same number of errors" if difference == 0 else f"{a} has {apart} less than {b}"
         return f"{said}; no test: {pair['no_test']}"
@@ -145,7 +145,7 @@ def _sentence(pair: dict[str, Any], words: int, unit: str) -> str:
     return f"{a} and {b} are not distinguishable on {words:,} {unit} ({said}, {p}){more}"
 
 
-def _points(value: float) -> str:
+def points(value: float) -> str:
     """With one digit, with two where one would say 0.0 of something; no -0.0."""
     digits = 1 if value == 0 or abs(value) >= 0.05 else 2
     return f"{round(value, digits) + 0.0:.{digits}f}"

@@ -464,6 +464,76 @@ def test_a_word_comes_as_late_as_its_last_token(recipe: Path) -> None:
         compare.main([exp, "--test", "test", "--alignment", "words.ctm"])
 
 
+def pair_table(page: str) -> list[dict[str, str]]:
+    """The rows of the pairs in compare.md."""
+    block = page.split("## Pairs\n\n")[1].split("\n\n")[0]
+    headings, _, *rows = ([cell.strip() for cell in row.strip("|").split("|")] for row in block.splitlines())
+    return [dict(zip(headings, row, strict=True)) for row in rows]
+
+
+def test_all_that_is_known_of_a_pair_stands_in_both_pages(recipe: Path) -> None:
+    (pair,) = compared(decoded("ctc", wrong(2)), decoded("transducer", wrong(7), "transducer"))["pairs"]
+    (row,) = pair_table(Path("exp/compare/compare.md").read_text())
+    (test,) = pair["mapsswe"]
+    assert (row["A"], row["B"], row["test"]) == ("ctc", "transducer", "MAPSSWE")
+    assert (
+        row["segments"] == str(test["segments"]) and row["Z"] == f"{test['z']:.2f}" and row["p"] == f"{test['p']:.2g}"
+    )
+    assert row["A is better in"] == f"{100 * pair['probability_a_better']:.0f} %"
+    for key, heading in (("interval_95", "paired bootstrap"), ("interval_95_by_speaker", "by speaker")):
+        assert row[f"95 %, {heading}"] == "[{:.1f}, {:.1f}]".format(*pair[key])
+    assert not any("seed" in heading for heading in row)  # one run each
+    html = Path("exp/compare/compare.html").read_text().split('id="pair-table"')[1].split("</details>")[0]
+    assert re.findall(r"<t[hd](?: scope=\"row\")?>(.*?)</t[hd]>", html)[: len(row)] == list(row.values())
+
+
+def test_with_several_seeds_the_test_of_each_seed_stands_beside_that_over_seeds(recipe: Path) -> None:
+    exps = [*_seeds("ctc", (5, 6, 7)), *_seeds("transducer", (8, 7, 6))]
+    (pair,) = compared(*exps)["pairs"]
+    page = Path("exp/compare/compare.md").read_text()
+    (row,) = pair_table(page)
+    assert row["test"] == "t, over seeds" and row["MAPSSWE of seed"] == "1, 2, 3"
+    assert row["segments"] == ", ".join(str(test["segments"]) for test in pair["mapsswe"])
+    assert row["p, MAPSSWE"] == ", ".join(f"{test['p']:.2g}" for test in pair["mapsswe"])
+    low, high = (100 * bound for bound in pair["over_seeds"]["interval"])
+    assert row["95 %, over seeds"] == f"[{low:.1f}, {high:.1f}]"
+    plain = "says nothing of what another seed would give"
+    assert plain in page.split("## Pairs")[1] and plain in Path("exp/compare/compare.html").read_text()
+
+
+def test_of_many_pairs_those_that_matter_are_said_and_the_rest_is_found(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Eight systems are 28 pairs: five alike in the middle, the best and two bad ones."""
+    every = {"a": 5, "bad": 2, "b": 5, "best": 30, "c": 5, "worse": 1, "d": 6, "e": 6}
+    exps = [
+        decoded(name, wrong(n), overrides=(f"heads.ctc.weight={1 + i / 8}",))
+        for i, (name, n) in enumerate(every.items())
+    ]
+    pairs = compared(*exps, "--page-audio", "0")["pairs"]
+    apart = [pair for pair in pairs if pair["p_holm"] < 0.05]
+    assert len(pairs) == 28 and 7 < len(apart) < 28
+    out = capsys.readouterr().out
+    said = [line for line in out.splitlines() if " is better than " in line or " not distinguishable " in line]
+    more = len(apart) - 15
+    assert len(said) == 15 and f"The other 13 pairs{f' ({more} of them told apart)' * (more > 0)}: in the files" in out
+    sure = [" is better than " in line for line in said]
+    assert sure == sorted(sure, reverse=True) and sum(sure) == min(15, len(apart))
+    for group in (True, False):  # within both, the best comes first
+        of_best = [
+            "best" in line.split("distinguishable on")[0]
+            for line, found in zip(said, sure, strict=True)
+            if found is group
+        ]
+        assert of_best == sorted(of_best, reverse=True)
+    md, html = (Path(f"exp/compare/compare.{kind}").read_text() for kind in ("md", "html"))
+    assert sum(line.startswith("- ") and line[2:] in said for line in md.splitlines()) == 15
+    assert len(pair_table(md)) == 28
+    before, folded = html.split('<details id="other-pairs">')
+    shown, rest = before.split('id="pairs-title"')[1].count("<li>"), folded.split("</details>")[0].count("<li>")
+    assert (shown, rest) == (15, 13)
+
+
 def test_the_table_fits_a_terminal(recipe: Path) -> None:
     found = compared(*(decoded(head, wrong(5), head) for head in ("ctc", "transducer", "attention", "hybrid")))
     out = io.StringIO()
