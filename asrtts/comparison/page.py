@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -59,6 +60,7 @@ def html(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"count": table.count, "breakable": breakable}
     folder = resources.files("asrtts.comparison") / "_page"
     return environment.get_template("page.html").render(
         title=table.title(comparison),
@@ -82,6 +84,11 @@ def html(
         style=Markup((folder / "page.css").read_text("utf-8")),
         script=Markup((folder / "page.js").read_text("utf-8")),
     )
+
+
+def breakable(name: str) -> Markup:
+    """A name that may be broken where its parts meet, and nowhere else."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_:/=])(?=.)", name))
 
 
 def scale(systems: Sequence[dict[str, Any]], level: str) -> float:

@@ -94,7 +94,7 @@ def sections(comparison: Comparison) -> list[Section]:
             row("95 %, by utterance", lambda s, k=level: interval(s[k]["interval_95"])),
             row("95 %, by speaker", lambda s, k=level: interval(s[k]["interval_95_by_speaker"])),
             row("standard deviation over seeds", lambda s, k=level: percent(s[k]["deviation"])),
-            row("sub, del, ins", lambda s, k=level: " ".join(f"{s[k][e]:.4g}" for e in ("sub", "del", "ins"))),
+            row("sub, del, ins", lambda s, k=level: " ".join(count(s[k][e]) for e in ("sub", "del", "ins"))),
         ]
         if level == "wer":
             rows.append(row("sentences wrong %", lambda s: percent(s["sentences_wrong_percent"])))
@@ -142,6 +142,11 @@ def line(cells: Sequence[str]) -> str:
 
 def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
+
+
+def count(value: float) -> str:
+    """A number of errors; a mean over seeds with a digit more."""
+    return f"{value:,.0f}" if value == round(value) else f"{value:,.1f}"
 
 
 def interval(bounds: list[float] | None) -> str:

@@ -484,7 +484,8 @@ def test_all_that_is_known_of_a_pair_stands_in_both_pages(recipe: Path) -> None:
         assert row[f"95 %, {heading}"] == "[{:.1f}, {:.1f}]".format(*pair[key])
     assert not any("seed" in heading for heading in row)  # one run each
     html = Path("exp/compare/compare.html").read_text().split('id="pair-table"')[1].split("</details>")[0]
-    assert re.findall(r"<t[hd](?: scope=\"row\")?>(.*?)</t[hd]>", html)[: len(row)] == list(row.values())
+    cells = re.findall(r"<t[hd](?: scope=.row.)?>(.*?)</t[hd]>", html.split("<tbody>")[1])
+    assert [re.sub("<.*?>", "", cell) for cell in cells] == list(row.values())
 
 
 def test_with_several_seeds_the_test_of_each_seed_stands_beside_that_over_seeds(recipe: Path) -> None:
@@ -532,6 +533,10 @@ def test_of_many_pairs_those_that_matter_are_said_and_the_rest_is_found(
     before, folded = html.split('<details id="other-pairs">')
     shown, rest = before.split('id="pairs-title"')[1].count("<li>"), folded.split("</details>")[0].count("<li>")
     assert (shown, rest) == (15, 13)
+
+
+def test_errors_are_counted_in_whole_numbers_and_means_with_a_digit() -> None:
+    assert [table.count(value) for value in (51.0, 12345.0, 5 / 3)] == ["51", "12,345", "1.7"]
 
 
 def test_the_table_fits_a_terminal(recipe: Path) -> None:

@@ -19,7 +19,7 @@ import soundfile
 from asrtts.bin import compare, decode
 from asrtts.comparison import listing, media, plots
 from asrtts.comparison.measuring import MEASURES, Missing
-from asrtts.comparison.page import html
+from asrtts.comparison.page import breakable, html
 from asrtts.data import features
 from asrtts.data.utterance import Utterance
 
@@ -99,13 +99,15 @@ def test_two_decodings_of_one_run_both_show_their_words_and_pictures(page: Path,
         }
 
 
-def fabricated(rows: list[dict[str, Any]], media: dict[int, dict[str, Any]] | None = None) -> str:
+def fabricated(
+    rows: list[dict[str, Any]], media: dict[int, dict[str, Any]] | None = None, name: str = "<b>a</b>", seeds: int = 1
+) -> str:
     """A page of one system without a run behind it."""
     rate = {"percent": 5.0, "interval_95": [4.0, 6.0], "interval_95_by_speaker": None, "deviation": None}
-    rate |= {"sub": 1, "del": 1, "ins": 1, "runs": [{"percent": 5.0}], "sentences_wrong": 1, "ref": 9}
+    rate |= {"sub": 1, "del": 1, "ins": 1, "runs": [{"percent": 5.0}] * seeds, "sentences_wrong": 1, "ref": 9}
     measures = {key: {"value": None, "why": "invented"} for key in MEASURES}
-    run = {"run": "a", "seed": 1, "exp": "a"}
-    system = {"name": "<b>a</b>", "wer": rate, "cer": rate, "measures": measures, "runs": [run], "losses": "ctc 1"}
+    runs = [{"run": "a", "seed": 1, "exp": "a"}] * seeds
+    system = {"name": name, "wer": rate, "cer": rate, "measures": measures, "runs": runs, "losses": "ctc 1"}
     system |= {"views": 1, "init": "random weights", "search": "greedy", "sentences_wrong_percent": 1.0}
     comparison = {"test": "test", "utterances": len(rows), "speakers": None, "words": 9, "characters": 9, "pairs": []}
     comparison |= {"systems": [system], "judged_by": "words", "notes": [], "fair": {"not_equal": {}}}
@@ -423,6 +425,31 @@ def test_a_phone_shows_it_without_scrolling_sideways(browser: Any, page: Path, t
         e.getBoundingClientRect().right > 361).length"""
     assert browser.execute_script(outside) == 0
     assert browser.get_screenshot_as_png()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("seeds", [1, 5])
+def test_long_names_words_and_many_seeds_fit_a_phone(browser: Any, tmp_path: Path, seeds: int) -> None:
+    ref = "the Donaudampfschifffahrtsgesellschaftskapitaensmuetze of it all and more"
+    rows = [{**row("u1", ref, ["x " + ref, "I" + "C" * 7], 1), "errors": [[1, 12, 3, 14, 5][:seeds]]}]
+    path = tmp_path / "compare.html"
+    path.write_text(fabricated(rows, None, "transducer_ctc_with_everything", seeds), encoding="utf-8")
+    opened(browser, path, width=390)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    broken = "return [...document.querySelectorAll('.gloss')].every((g) => g.getBoundingClientRect().right <= 390)"
+    assert browser.execute_script(broken)
+
+
+def test_a_page_without_sound_promises_none(browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "compare.html").write_text(fabricated([row("u1", "a b")], seeds=2), encoding="utf-8")
+    opened(browser, tmp_path / "compare.html")
+    text = browser.find_element("id", "utterances").text
+    assert "numbers of errors are of all" in text and "heard" not in text and "Words only" not in text
+    assert "with sound" not in text
+
+
+def test_names_are_broken_where_their_parts_meet() -> None:
+    broken = "transducer_<wbr>ctc:<wbr>test_<wbr>lm-1 &lt;"
+    assert breakable("transducer_ctc:test_lm-1 <") == broken
 
 
 def test_two_thousand_utterances_are_made_a_screen_at_a_time(browser: Any, tmp_path: Path) -> None:

@@ -105,21 +105,23 @@ function card(number) {
     const details = make("details", {class: "look"}, make("summary", {}, "Listen and look"));
     details.addEventListener("toggle", () => details.children.length > 1 || look(details, number));
     article.append(details);
-  } else {
+  } else if (heard.size) {
     article.append(make("span", {class: "muted"}, "Words only: not among those with sound."));
   }
   return article;
 }
 
 const EDITS = {S: "substituted", D: "deleted", I: "inserted"};
-const LABEL = 40 + 7 * Math.min(16, Math.max(9, ...data.names.map((name) => name.length)));  // pixels
-list.style.setProperty("--label", `${LABEL}px`);
-list.style.setProperty("--names", `${0.43 * Math.min(22, Math.max(...data.names.map((name) => name.length))) + 0.6}rem`);
+const longest = Math.max(9, ...data.names.map((name) => name.length));
+const seeds = Math.max(...data.seeds.map((of) => of.length));
+// Pixels for a name and its errors, of each seed as well; on a phone it is broken.
+const label = () => Math.min(40 + 7 * Math.min(16, longest) + (seeds > 1 ? 14 * seeds + 10 : 0), 0.42 * list.clientWidth);
+list.style.setProperty("--names", `${0.43 * Math.min(22, longest) + 0.6}rem`);
 
 // Columns under the reference's words; as many lines of them as the width asks for.
 function gloss(row) {
   const columns = aligned(row);
-  const room = list.clientWidth - 32 - LABEL;
+  const room = list.clientWidth - 32 - label();
   const lines = [[]];
   let used = 0;
   for (const column of columns) {
@@ -128,7 +130,7 @@ function gloss(row) {
     used += width;
     lines.at(-1).push(column);
   }
-  return make("div", {class: "gloss"}, ...lines.map((line) => make("table", {}, make("tbody", {},
+  return make("div", {class: "gloss", style: `--label:${label()}px`}, ...lines.map((line) => make("table", {}, make("tbody", {},
     ...["reference", ...data.names].map((name, which) => make("tr", {},
       make("th", {scope: "row"}, name, which ? make("b", {}, ` ${counts(row, which - 1)}`) : ""),
       ...line.map((column) => cell(...column[which]))))))));
