@@ -36,22 +36,25 @@ const form = document.getElementById("filter");
 const list = document.getElementById("list");
 const more = document.getElementById("more");
 const first = (row, system) => data.rows[row].errors[system][0];
-const total = (row) => data.rows[row].errors.reduce((sum, [errors]) => sum + errors, 0);
-const most = (row) => Math.max(...data.rows[row].errors.map(([errors]) => errors));
-const least = (row) => Math.min(...data.rows[row].errors.map(([errors]) => errors));
-const unsure = (row) => {
-  const known = data.rows[row].sure.filter((value) => value !== null);
-  return known.length ? known.reduce((sum, value) => sum + 1 - value, 0) / known.length : -1;
-};
-const texts = data.rows.map((row) =>
-  [row.id, row.ref, ...row.said.map((said) => (said ? said[0] : ""))].join("\n").toLowerCase());
-const interest = (row) => (heard.has(row) ? 1e6 - heard.get(row) : most(row) - least(row));
+// What is asked of a row again and again, as it is sorted: once, when the page opens.
+const facts = data.rows.map((row, number) => {
+  const errors = row.errors.map(([of_first]) => of_first);
+  const most = Math.max(...errors), known = row.sure.filter((value) => value !== null);
+  return {
+    most, total: errors.reduce((sum, one) => sum + one, 0),
+    interest: heard.has(number) ? 1e6 - heard.get(number) : most - Math.min(...errors),
+    unsure: known.length ? known.reduce((sum, value) => sum + 1 - value, 0) / known.length : -1,
+    differ: new Set(row.said.map((said) => (said ? said[0] : row.ref))).size > 1,
+    text: [row.id, row.ref, ...row.said.map((said) => (said ? said[0] : ""))].join("\n").toLowerCase(),
+  };
+});
+const by = (key) => (x, y) => facts[y][key] - facts[x][key];
 const ORDERS = {
-  interest: (x, y) => interest(y) - interest(x) || total(y) - total(x) || unsure(y) - unsure(x),
+  interest: (x, y) => by("interest")(x, y) || by("total")(x, y) || by("unsure")(x, y),
   given: (x, y) => x - y,
-  errors: (x, y) => total(y) - total(x),
+  errors: by("total"),
   longest: (x, y) => data.rows[y].seconds - data.rows[x].seconds || data.rows[y].ref.length - data.rows[x].ref.length,
-  unsure: (x, y) => unsure(y) - unsure(x),
+  unsure: by("unsure"),
 };
 let chosen = [], shown = 0;
 
@@ -61,14 +64,14 @@ function choose() {
   const text = asked.text.trim().toLowerCase();
   const SHOWN = {
     all: () => true,
-    errors: (row) => most(row) > 0,
-    differ: (row) => new Set(data.rows[row].said.map((said) => (said ? said[0] : data.rows[row].ref))).size > 1,
+    errors: (row) => facts[row].most > 0,
+    differ: (row) => facts[row].differ,
     pair: (row) => first(row, asked.a) === 0 && first(row, asked.b) > 0,
     heard: (row) => heard.has(row),
   };
   chosen = [...data.rows.keys()].filter((row) =>
     SHOWN[asked.show](row) && (!asked.speaker || data.rows[row].speaker === asked.speaker)
-    && (!text || texts[row].includes(text)));
+    && (!text || facts[row].text.includes(text)));
   chosen.sort(ORDERS[asked.order]);
   list.replaceChildren();
   shown = 0;
@@ -86,7 +89,11 @@ function show() {
 }
 
 let typing;
-form.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(choose, 120); });
+form.addEventListener("input", (event) => {
+  clearTimeout(typing);
+  if (event.target.name === "text") typing = setTimeout(choose, 120);  // the next letter may be on its way
+  else choose();
+});
 form.addEventListener("submit", (event) => event.preventDefault());
 more.addEventListener("click", () => {
   const next = show();
