@@ -15,18 +15,23 @@ Pair = dict[str, Any]
 
 
 def leading(comparison: dict[str, Any]) -> tuple[list[Pair], list[Pair]]:
-    """The pairs to say at once, and the others: those that can be told apart, then each against the best, then all."""
+    """The pairs to say at once, and the others; those that can be told apart first, and of both those of the best."""
+    pairs, systems = comparison["pairs"], comparison["systems"]
     rate = "wer" if comparison["judged_by"] == "words" else "cer"
-    best = min(comparison["systems"], key=lambda system: system[rate]["percent"] or 0)["name"]
+    best = min(systems, key=lambda system: system[rate]["percent"] or 0)["name"]
 
-    def rank(pair: Pair) -> tuple[bool, bool]:
-        return not told_apart(pair), best not in (pair["a"], pair["b"])
+    def of_best(pair: Pair) -> bool:
+        return best in (pair["a"], pair["b"])
 
-    ordered = sorted(comparison["pairs"], key=rank)
-    count = len(ordered)
-    if count > LEADING:
-        count = min(LEADING, sum(rank(pair) < (True, True) for pair in ordered))
-    return ordered[:count], ordered[count:]
+    ordered = sorted(pairs, key=lambda pair: (not told_apart(pair), not of_best(pair)))
+    if len(pairs) <= LEADING:
+        return ordered, []
+    # Every system against the best, which one wants to choose; as many of the others as there is room for.
+    matter = [pair for pair in ordered if of_best(pair)]
+    matter += [pair for pair in ordered if told_apart(pair) and not of_best(pair)][: max(0, LEADING - len(matter))]
+    chosen = {(pair["a"], pair["b"]) for pair in matter}
+    first, rest = ([pair for pair in ordered if ((pair["a"], pair["b"]) in chosen) is said] for said in (True, False))
+    return first, rest
 
 
 def told_apart(pair: Pair) -> bool:
