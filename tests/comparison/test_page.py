@@ -445,6 +445,10 @@ def test_a_page_without_sound_promises_none(browser: Any, tmp_path: Path) -> Non
     text = browser.find_element("id", "utterances").text
     assert "numbers of errors are of all" in text and "heard" not in text and "Words only" not in text
     assert "with sound" not in text
+    gap = """const name = document.querySelector('.gloss tr:nth-child(2) th'), text = document.createRange();
+        text.selectNode(name.firstChild);
+        return name.querySelector('b').getBoundingClientRect().left - text.getBoundingClientRect().right"""
+    assert browser.execute_script(gap) > 2  # "ctc-1 2", no "ctc-12"
 
 
 def test_names_are_broken_where_their_parts_meet() -> None:

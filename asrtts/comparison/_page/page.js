@@ -139,7 +139,7 @@ function gloss(row) {
   }
   return make("div", {class: "gloss", style: `--label:${label()}px`}, ...lines.map((line) => make("table", {}, make("tbody", {},
     ...["reference", ...data.names].map((name, which) => make("tr", {},
-      make("th", {scope: "row"}, name, which ? make("b", {}, ` ${counts(row, which - 1)}`) : ""),
+      make("th", {scope: "row"}, name, " ", which ? make("b", {}, counts(row, which - 1)) : ""),
       ...line.map((column) => cell(...column[which]))))))));
 }
 
