@@ -53,6 +53,11 @@ class Member:
         return self.settings.seed
 
     @property
+    def begun(self) -> tuple[int, str]:
+        """What the run shares with others of its seed: the order of batches, and the weights that it began with."""
+        return self.seed, self.facts.get("encoder_hash") or str(self.exp.resolve())
+
+    @property
     def search(self) -> Decoding:
         """The search that was decoded with, as far as that is known."""
         known = {key: self.summary[key] for key in Decoding.model_fields if self.summary.get(key) is not None}

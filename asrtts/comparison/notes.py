@@ -52,8 +52,8 @@ def of_pairs(comparison: dict[str, Any]) -> list[str]:
     used = " or ".join(tests[test] for test in tests if any(pair["test"] == test for pair in tested))
     corrected = f", after Holm's correction over {len(tested)} pairs" if len(tested) > 1 else ""
     by = "" if comparison["judged_by"] == "words" else " Pairs are judged by characters, since no text has a blank."
-    runs = any(pair["test"] == "over_seeds" and pair["same_runs"] for pair in tested)
-    paired = " Decodings of the same runs are paired run by run." if runs else ""
+    seeds = any(pair["test"] == "over_seeds" and pair["paired"] for pair in tested)
+    paired = " Runs of one seed that began with the same weights are paired." if seeds else ""
     return [f"p: {used}{corrected}.{paired} Brackets: 95 %.{by}"]
 
 

@@ -96,7 +96,7 @@ class Seeds:
     utterance_variance: float
 
 
-def over_seeds(a: np.ndarray, b: np.ndarray, lengths: np.ndarray, same_runs: bool = False) -> Seeds | None:
+def over_seeds(a: np.ndarray, b: np.ndarray, lengths: np.ndarray, paired: bool = False) -> Seeds | None:
     """Is the mean of one system over seeds another than that of the other, for other seeds and other utterances?
 
     Two things vary: the seeds and the utterances. The variance of the difference is taken as the sum of both parts,
@@ -106,22 +106,23 @@ def over_seeds(a: np.ndarray, b: np.ndarray, lengths: np.ndarray, same_runs: boo
 
     and the difference over its root as Student's t, with Welch and Satterthwaite's degrees of freedom: with three
     seeds the t counts, as no bootstrap over three can. What seeds and utterances do together is counted in both parts,
-    so the test is a little too careful, as is the bootstrap over both (Owen 2007, "The pigeonhole bootstrap"); two
-    systems that were trained under the same seeds are taken as independent, which is careful as well.
+    so the test is a little too careful, as is the bootstrap over both (Owen 2007, "The pigeonhole bootstrap").
 
-    Two decodings of the same runs are not: a run that is bad with one search is bad with the other, and what they share
-    is no doubt about the difference. There each run gives one difference, and the first two parts become one,
+    Runs that share something are paired. Where two heads of a seed began with one encoder, a good one is good for both;
+    where two decodings are of the same run, a bad run is bad with either search. What they share is no doubt about the
+    difference. There each seed gives one difference, and the first two parts become one,
 
         var(difference over runs) / runs,
 
     with one degree of freedom less than there are runs, as in a paired t test, and as where the same readers judge the
     same cases in two ways (Dorfman, Berbaum and Metz 1992). Two runs say little of how much their differences vary:
-    where that is by a tenth of all errors, 6 of 100 equal searches are told apart, by a fifth, 11 (simulated).
+    where that is by a tenth of all errors, 6 of 100 equal searches of the same runs are told apart, by a fifth, 11
+    (simulated; equal heads on one encoder stay below 5).
 
     Args:
         a: (N, seeds of a), errors of every utterance in each run. b: likewise.
         lengths: (N,) reference tokens of every utterance.
-        same_runs: column i of a and column i of b are decodings of the same training.
+        paired: column i of a and column i of b began with the same weights, or are decodings of the same training.
 
     Returns:
         None where it cannot be had: a system with one seed, fewer than two utterances, no words or no variance at all.
@@ -129,7 +130,7 @@ def over_seeds(a: np.ndarray, b: np.ndarray, lengths: np.ndarray, same_runs: boo
     total = float(np.sum(lengths))
     if min(a.shape[1], b.shape[1], len(lengths)) < 2 or total == 0:
         return None
-    vary = (a - b,) if same_runs else (a, b)
+    vary = (a - b,) if paired else (a, b)
     parts = [(float(np.var(runs.sum(axis=0) / total, ddof=1)) / runs.shape[1], runs.shape[1] - 1) for runs in vary]
     by_utterance = a.mean(axis=1) - b.mean(axis=1)
     difference = float(by_utterance.sum()) / total

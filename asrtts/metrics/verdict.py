@@ -24,7 +24,7 @@ class Outputs:
     name: str
     seeds: list[int | None]  # one a run
     edits: list[list[str]]  # of every run: "CCSDI" of every utterance
-    runs: list[Hashable]  # which training each is of; two systems may be decodings of the same
+    begun: list[Hashable]  # what each run began with; systems whose runs began alike, one by one, are paired
 
     def __post_init__(self) -> None:
         counts = [error_rate.count(run) for run in self.edits]
@@ -80,8 +80,8 @@ def _pair(a: Outputs, b: Outputs, rates: np.ndarray | None, by_speaker: np.ndarr
         {"seeds": [a.seeds[i], b.seeds[j]], **asdict(matched_pairs(segment_errors(a.marks[i], b.marks[j])))}
         for i, j in _runs_to_pair(a.seeds, b.seeds)
     ]
-    pair["same_runs"] = a.runs == b.runs
-    seeds = significance.over_seeds(a.errors, b.errors, a.lengths, pair["same_runs"])
+    pair["paired"] = a.begun == b.begun
+    seeds = significance.over_seeds(a.errors, b.errors, a.lengths, pair["paired"])
     pair["over_seeds"] = None if seeds is None else asdict(seeds)
     if seeds is not None:
         pair |= {"test": "over_seeds", "p": seeds.p, "no_test": None}

@@ -293,13 +293,21 @@ def test_seeds_are_grouped_by_the_name_of_the_decoding_and_paired_by_run(recipe:
     fused = found["systems"][1]
     assert [run["run"] for run in fused["runs"]] == [f"ctc-{seed}:test_lm" for seed in (1, 2, 3)]
     assert fused["search"] == "ctc_beam 10 + lm 0.2 to 0.4"
-    assert [pair["same_runs"] for pair in found["pairs"]] == [True, False, False]
+    assert [pair["paired"] for pair in found["pairs"]] == [True, True, True]
     assert [len(pair["mapsswe"]) for pair in found["pairs"]] == [3, 3, 3]
     rates = [[run["percent"] for run in system["wer"]["runs"]] for system in found["systems"]]
     gains = [a - b for a, b in zip(rates[0], rates[1], strict=True)]
-    paired, *apart = (pair["over_seeds"]["seed_variance"] for pair in found["pairs"])
-    assert 1e4 * paired == pytest.approx(statistics.variance(gains) / 3) and paired < min(apart)
-    assert "Decodings of the same runs are paired run by run." in found["notes"][0]
+    assert 1e4 * found["pairs"][0]["over_seeds"]["seed_variance"] == pytest.approx(statistics.variance(gains) / 3)
+    assert "Runs of one seed that began with the same weights are paired." in found["notes"][0]
+
+
+def test_runs_that_began_with_other_weights_are_not_paired(recipe: Path) -> None:
+    exps = [*_seeds("ctc", (2, 3, 2)), *_seeds("transducer", (2, 3, 2))]
+    run = experiment.Run(Path(exps[4]))
+    run.record(encoder_hash="another")
+    found = compared(*exps, "--allow", "encoder_hash")
+    assert [pair["paired"] for pair in found["pairs"]] == [False]
+    assert "paired" not in found["notes"][0]
 
 
 def test_decodings_that_say_the_same_have_no_test(recipe: Path) -> None:
