@@ -71,6 +71,7 @@ def test_every_command_of_run_sh_is_a_verb_with_arguments_that_parse(recipe):
     for head in sorted(HEADS):
         commands = lines(recipe / "run.sh", "--head", head)
         verbs = [check(command, recipe) for command in commands]
+        assert commands[-2][-2:] == ["--threads", "1"]  # else `asrtts compare` has no RTF of one thread
         rest = ["train", "average"] * sum(v == "train" for v in verbs) + ["decode", "score"]
         assert [v for v in verbs if v != "prepare"] == ["download", "tokenize", *rest]
         for trained in (command for command in commands if command[1] == "train"):
@@ -100,6 +101,32 @@ def test_every_command_of_compare_sh_parses_and_the_table_holds_what_was_trained
     compared = registry.find("asrtts.bin", "compare").parser().parse_args(commands[-1][2:]).exp  # exp/ctc-*: all seeds
     assert len(trained) == len(compared) >= 3
     assert all(fnmatchcase(run, pattern) for run, pattern in zip(trained, compared, strict=True))
+    wide = {run.rsplit("-", 1)[0] + "-dim72" for run in trained}  # what `asrtts sweep` may have put beside them
+    assert not any(fnmatchcase(run, pattern) for run in wide for pattern in compared)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=name)
+def test_compare_sh_trains_each_head_with_each_seed(recipe, tmp_path):
+    recipe = without_runs(recipe, tmp_path)
+    preset = ["--preset", "cpu"] if (recipe / "conf" / "cpu").is_dir() else []
+    trained = []
+    for command in lines(recipe / "compare.sh", "--seed", "1 3", *preset)[:-1]:
+        trained += [c for c in lines(recipe / "run.sh", *command[1:]) if c[1] == "train"][-1:]
+    runs = [Path(command[3]).name for command in trained]
+    assert len(set(runs)) == len(runs) >= 6 and all(
+        f"seed={run[-1]}" in c for run, c in zip(runs, trained, strict=True)
+    )
+    assert sorted(run[:-1] + "3" for run in runs if run[-1] == "1") == sorted(run for run in runs if run[-1] == "3")
+
+
+def test_a_seed_that_is_no_number_is_refused():
+    for wrong in ("two", "1,2", "*", ""):
+        done = subprocess.run(
+            [str(RECIPES[0] / "compare.sh"), "--dry-run", "--seed", wrong], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 2 and done.stderr.endswith(
+            f"--seed '{wrong}': wanted a whole number, or several, e.g. '1 2 3'\n"
+        )
 
 
 @pytest.mark.parametrize("script", ["run.sh", "compare.sh"])
@@ -113,7 +140,8 @@ def test_mini_in_another_language_touches_nothing_of_the_first(script):
     def folders(commands: list[list[str]]) -> set[str]:
         return set(re.findall(r"\b(?:data|exp|downloads)[-\w/]*", " ".join(word for c in commands for word in c)))
 
-    assert {"exp/ctc", "data/test"} <= folders(english) and {"exp-zh/ctc", "data-zh/test"} <= folders(mandarin)
+    run = "ctc-1" if script == "compare.sh" else "ctc"
+    assert {f"exp/{run}", "data/test"} <= folders(english) and {f"exp-zh/{run}", "data-zh/test"} <= folders(mandarin)
     assert not (folders(english) & folders(mandarin)) - {"data"}  # the key, as in data.train=
 
 

@@ -1,4 +1,5 @@
 # The stage driver that every run.sh sources: `options "$@"`, then one line `stage N "Title" command...` after another.
+# `for_each_seed N "Title SEED" command... SEED` is such a line for each number in the setting `seed`, which takes SEED's place.
 # shellcheck shell=bash
 # A setting is a line `name=value` between `. stages.sh` and `options`; `--name value` changes it.
 
@@ -9,7 +10,7 @@ _recipe=${0##*/} _from=0 _to=99 _mode=run _given=()
 options() {
   local settings stages name value
   settings=$(sed -n '/^options /q; s/^\([a-z][a-z0-9_]*\)=.*/\1/p' "$_recipe")
-  stages=$(sed -n 's/^stage \([0-9]*\) .*/\1/p' "$_recipe" | uniq)
+  stages=$(sed -nE 's/^(stage|for_each_seed) ([0-9]*) .*/\2/p' "$_recipe" | uniq)
   while (($#)); do
     case $1 in
       -h | --help) _help && _mode=list && shift && continue ;;
@@ -67,6 +68,12 @@ stage() { # number, title, command...
       "$(_quoted "./$_recipe" --stage "$number" "${_given[@]}")" "$(_quoted "$@")"
   } >&2
   exit "$status"
+}
+
+for_each_seed() { # number, title, command...
+  local each
+  [[ ${seed-} =~ ^[0-9]+(\ +[0-9]+)*$ ]] || _refuse "--seed '${seed-}': wanted a whole number, or several, e.g. '1 2 3'"
+  for each in $seed; do stage "${@//SEED/$each}"; done
 }
 
 _quoted() { # a command as it can be typed
