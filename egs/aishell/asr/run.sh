@@ -21,5 +21,5 @@ stage 1 "Tokens"            asrtts tokenize data/train data/tokens --kind char
 stage 1 "Tokens fit data"   asrtts prepare aishell downloads data ${corpus:+--corpus "$corpus"} --tokens data/tokens
 stage 3 "Training"          asrtts train "$conf" "$exp" "seed=$seed"
 stage 3 "Averaging"         asrtts average "$exp"
-stage 4 "Decoding"          asrtts decode "$exp" data/test
+stage 4 "Decoding"          asrtts decode "$exp" data/test --threads 1
 stage 5 "Scoring"           asrtts score "$exp" --on test

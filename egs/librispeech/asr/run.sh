@@ -22,5 +22,5 @@ stage 1 "Tokens"            asrtts tokenize data/train data/tokens --kind bpe --
 stage 1 "Tokens fit data"   asrtts prepare librispeech downloads data ${corpus:+--corpus "$corpus"} --tokens data/tokens
 stage 3 "Training"          asrtts train "$conf" "$exp" "seed=$seed"
 stage 3 "Averaging"         asrtts average "$exp"
-stage 4 "Decoding"          asrtts decode "$exp" "data/$test"
+stage 4 "Decoding"          asrtts decode "$exp" "data/$test" --threads 1
 stage 5 "Scoring"           asrtts score "$exp" --on "$test"
