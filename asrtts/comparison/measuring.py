@@ -34,9 +34,8 @@ def judged(
     """The rates in words and in characters, in which of both the pairs are counted, and the pairs."""
     known = speakers if all(speakers) and len(set(speakers)) > 1 else None
     wer, cer = rates(words, known), rates(characters, known)
-    # Text without blanks, as most Chinese corpora have it, is one word an utterance: it is judged by characters.
-    by_characters = wer[0]["ref"] <= len(speakers) < cer[0]["ref"]
-    systems, unit = (characters, "characters") if by_characters else (words, "words")
+    unit = error_rate.judged_by(wer[0]["ref"], cer[0]["ref"], len(speakers))
+    systems = characters if unit == "characters" else words
     drawn = verdict.resampled(systems), verdict.resampled(systems, known) if known else None
     return wer, cer, unit, verdict.pairs(systems, *drawn, unit)
 

@@ -23,6 +23,14 @@ def words(text: str) -> list[str]:
     return text.split()
 
 
+def judged_by(words: int, characters: int, utterances: int) -> str:
+    """In what systems are judged, of so many of each in the references: "words" or "characters".
+
+    Text without blanks, as most Chinese corpora have it, is one word an utterance: it is judged by characters.
+    """
+    return "characters" if words <= utterances < characters else "words"
+
+
 def characters(text: str) -> list[str]:
     """Every character a token; a run of blanks is one SPACE, as ESPnet counts them."""
     return [SPACE if c == " " else c for c in " ".join(text.split())]

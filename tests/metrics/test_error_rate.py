@@ -135,3 +135,11 @@ def test_ten_thousand_utterances_take_seconds() -> None:
     edits = error_rate.align(refs, hyps)
     assert time.perf_counter() - start < 15  # 0.6 s on an idle core
     assert len(edits) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("words", "characters", "utterances", "unit"),
+    [(773, 2565, 130, "words"), (40, 595, 40, "characters"), (0, 0, 3, "words"), (30, 30, 30, "words")],
+)
+def test_text_without_blanks_is_judged_in_characters(words, characters, utterances, unit):
+    assert error_rate.judged_by(words, characters, utterances) == unit
