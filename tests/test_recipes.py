@@ -211,7 +211,27 @@ def test_with_lm_decodes_what_run_sh_trained_and_compares_it_with_the_result_wit
         assert [check(command, recipe) for command in commands] == ["lm", "tune", "decode", "score", "compare"]
         trained = [c for c in lines(recipe / "run.sh", "--head", head) if c[1] == "train"][-1]
         assert {command[2] for command in commands[1:]} == {trained[3]}
-        assert commands[-1][3] == f"{trained[3]}:test_lm"
+        assert commands[-1][3] == f"{trained[3]}:{Path(commands[2][3]).name}_lm"
+
+
+@pytest.mark.parametrize("recipe", [r for r in RECIPES if (r / "compare_lm.sh").is_file()], ids=name)
+def test_compare_lm_has_each_run_that_is_there_with_and_without(recipe, tmp_path):
+    recipe = without_runs(recipe, tmp_path)
+    for run in ("ctc-1", "ctc-2", "hybrid-1", "ctc-dim72", "encoder-1", "lm"):
+        (recipe / "exp" / run).mkdir(parents=True)
+    commands = lines(recipe / "compare_lm.sh")
+    assert [check(command, recipe) for command in commands] == ["lm", "tune", "decode", "score", "compare"]
+    runs = ["exp/ctc-1", "exp/ctc-2", "exp/hybrid-1"]
+    assert [[word for word in command[2:] if word in runs] for command in commands[1:]] == [runs] * 4
+    test = Path(commands[2][5]).name
+    assert commands[-1][5:8] == [f"{run}:{test}_lm" for run in runs]
+
+
+def test_every_corpus_with_text_enough_is_decoded_with_a_language_model():
+    have = {
+        recipe.parent.name for recipe in RECIPES if all((recipe / f"{n}_lm.sh").is_file() for n in ("with", "compare"))
+    }
+    assert have == {recipe.parent.name for recipe in RECIPES} - {"yesno"}  # whose sentences are all alike
 
 
 @pytest.mark.parametrize("recipe", [r for r in RECIPES if (r / "sweep.sh").is_file()], ids=name)

@@ -1,35 +1,24 @@
 """Several trainings one after another: each is trained, averaged and decoded, and what is finished is left as it is.
 
-A run may begin with the encoder of another, which is trained and averaged before it.
-
-Every step is a process of its own: the peak memory that it records is its own, threads are set anew, and what it tells
-goes to the screen as if it were typed.
+A run may begin with the encoder of another, which is trained and averaged before it. Each step is a process of its own.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import re
-import runpy
-import shlex
-import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 
 from asrtts import experiment
-from asrtts.bin import train
+from asrtts.bin import _steps, train
 from asrtts.comparison import decodings
-from asrtts.data.worker import end_with_parent
 from asrtts.experiment import Experiment, Run
 from asrtts.registry import UserError
 
 OPENING, CLOSING = "[{(", "]})"
-LAST_WORD = 20.0  # seconds that an interrupted step has to end by itself
 UNUSUAL = re.compile(r"[^\w.+-]+")  # in the name of a folder
 
 
@@ -125,7 +114,7 @@ def run(jobs: Sequence[Job], device: str) -> None:
         doing = ", ".join(argv[0] for argv in left) or "finished before"
         train.say(f"{number} of {len(trainings)}: {job.exp}: {doing}")
         for argv in left:
-            _verb(argv)
+            _steps.verb(argv)
 
 
 def remaining(job: Job, device: str) -> list[list[str]]:
@@ -150,40 +139,3 @@ def _is_decoded(exp: Path, manifest: Path) -> bool:
         return decodings.lines(exp, name, utterances).keys() == utterances.keys()
     except UserError:  # damaged, or of another manifest
         return False
-
-
-def _verb(argv: list[str]) -> None:
-    # A fork would begin with this process's memory. No daemon, as these may not have the processes that make batches.
-    process = multiprocessing.get_context("spawn").Process(target=_front_door, args=(argv,))
-    process.start()
-    try:
-        process.join()
-    except KeyboardInterrupt:
-        process.join(LAST_WORD)
-        if not process.exitcode:
-            raise
-    finally:
-        process.terminate()
-        process.join()
-    if process.exitcode:
-        _stop(argv, process.exitcode)
-
-
-def _front_door(argv: list[str]) -> None:
-    """`python -m asrtts VERB ...` in this process, which does not outlive its parent.
-
-    Else two trainings would share a folder when a command that was killed is given again.
-    """
-    end_with_parent()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C reaches both; here it tidies the screen up
-    sys.argv = ["asrtts", *argv]
-    runpy.run_module("asrtts", run_name="__main__", alter_sys=True)
-
-
-def _stop(argv: Sequence[str], status: int) -> NoReturn:
-    """A step that failed has said why; one that was killed could not."""
-    if status < 0:
-        name = signal.Signals(-status).name
-        out_of_memory = ", perhaps for want of memory" if name == "SIGKILL" else ""
-        raise UserError(f"`asrtts {shlex.join(argv)}` was ended by {name}{out_of_memory}; the same command goes on")
-    sys.exit(status)

@@ -17,6 +17,7 @@ from rich.progress import track
 
 from asrtts import __version__, config, storage
 from asrtts.asr.model import AsrModel, Decoding
+from asrtts.bin import _runs, _steps
 from asrtts.config import ArgumentParser
 from asrtts.data import augmentation, batching
 from asrtts.data.dataset import UtteranceDataset
@@ -34,10 +35,7 @@ from asrtts.training.computer import computer
 
 def parser() -> ArgumentParser:
     args = ArgumentParser("decode", __doc__)
-    args.add_argument("exp", type=Path, help="folder of the run, e.g. exp/ctc")
-    args.add_argument("manifest", help="e.g. data/test")
-    searched = "e.g. method=ctc_prefix_beam beam=10 nbest=5"
-    args.add_argument("settings", nargs="*", default=[], metavar="key=value", help=searched)
+    _runs.add_arguments(args, "e.g. data/test", "e.g. method=ctc_prefix_beam beam=10 nbest=5")
     args.add_argument("--tuned", metavar="NAME", help="settings that `asrtts tune` chose; the result is MANIFEST_NAME")
     args.add_argument("--name", help="of the result, beside others of this manifest (default: the manifest's)")
     args.add_argument("--weights", default="model", help="file of weights in the run's folder, without .safetensors")
@@ -49,9 +47,14 @@ def parser() -> ArgumentParser:
 
 
 def main(argv: list[str]) -> None:
-    args = parser().parse_args(argv)
+    args = _runs.told_apart(parser().parse_args(argv))
     parallel.use_threads(args.threads)
-    run = Run.open(args.exp)
+    runs = [Run.open(exp) for exp in args.exp]
+    if len(runs) > 1:
+        for run in runs:
+            _steps.verb(alone(run, args))
+        return
+    (run,) = runs
     values = tuned(run, args.tuned) if args.tuned else run.experiment.decoding.model_dump()
     config.put_overrides(values, args.settings)
     decoding = config.build(Decoding, values, "decode")
@@ -125,6 +128,15 @@ def is_finished(goal: Path, origin: str) -> bool:
 
 def summary_of(goal: Path) -> Path:
     return goal.with_name(f"{goal.stem}.summary.json")
+
+
+def alone(run: Run, args: argparse.Namespace) -> list[str]:
+    """The command that decodes one of several runs: in a process of its own, whose peak memory is that of this run."""
+    names = ("tuned", "name", "weights", "batch_seconds", "threads", "device")
+    given = {name: str(value) for name in names if (value := getattr(args, name)) is not None}
+    options = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]
+    again = ["--restart"] * args.restart
+    return ["decode", str(run.folder), args.manifest, *args.settings, *options, *again]
 
 
 def tuned(run: Run, name: str) -> dict[str, Any]:

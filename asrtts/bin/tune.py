@@ -1,7 +1,8 @@
-"""Choose the weights of language models and other settings of a search, by the word errors on dev."""
+"""Choose the weights of language models and other settings of a search, by the errors on dev."""
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import sys
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from asrtts import config, storage
 from asrtts.asr.model import GREEDY_CTC, JOINT, AsrModel, Decoding
+from asrtts.bin import _runs
 from asrtts.config import ArgumentParser, warn
 from asrtts.data import augmentation, batching, manifest
 from asrtts.data.dataset import UtteranceDataset
@@ -36,13 +38,12 @@ TRIED = {
     "lodr_weight": (0.0, 0.1, 0.2),
 }
 SHOWN = 10  # points in the table
+RATES = {"words": ("wer", "cer"), "characters": ("cer", "wer")}  # what a point is chosen by, and which of equal ones
 
 
 def parser() -> ArgumentParser:
     args = ArgumentParser("tune", __doc__)
-    args.add_argument("exp", type=Path, help="folder of the run, e.g. exp/ctc")
-    args.add_argument("manifest", help="e.g. data/dev; never a test set")
-    args.add_argument("settings", nargs="*", default=[], metavar="key=value", help="of every point, e.g. lm=exp/lm")
+    _runs.add_arguments(args, "e.g. data/dev; never a test set", "of every point, e.g. lm=exp/lm")
     args.add_argument(
         "--try",
         action="append",
@@ -56,20 +57,27 @@ def parser() -> ArgumentParser:
     args.add_argument("--threads", type=int, default=0, help="default: all cores")
     args.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     args.epilog = (
-        "The encoder runs once, and what it gives is held in memory. Then: asrtts decode EXP TEST --tuned NAME"
+        "The encoder runs once, and what it gives is held in memory. Then: asrtts decode EXP... TEST --tuned NAME"
     )
     return args
 
 
 def main(argv: list[str]) -> None:
-    args = parser().parse_args(argv)
+    args = _runs.told_apart(parser().parse_args(argv))
     parallel.use_threads(args.threads)
-    run = Run.open(args.exp)
+    runs = [Run.open(exp) for exp in args.exp]
     if not args.name or args.name != Path(args.name).name:
         raise UserError(f"--name '{args.name}': wanted a bare name, e.g. lm")
     index = batching.Index(args.manifest)
     hashed = manifest.fingerprint(index.path)
-    refuse_test(index.path, hashed, run)
+    for run in runs:  # every mistake that can be, before the first is tuned
+        refuse_test(index.path, hashed, run)
+    for run in runs:
+        tune(run, index, {"on": str(index.path), "data_hash": hashed, "utterances": len(index)}, args)
+
+
+def tune(run: Run, index: batching.Index, about: dict[str, Any], args: argparse.Namespace) -> None:
+    """Try the points of one run and write the best, and `about` and all of them beside it."""
     values = run.experiment.decoding.model_dump()
     config.put_overrides(values, args.settings)
     full = config.build(Decoding, {**values, **dict.fromkeys(("lm_weight", "lodr_weight"), 1.0)}, "tune")
@@ -85,18 +93,22 @@ def main(argv: list[str]) -> None:
     cut = config.build(batching.Config, {"seconds": args.batch_seconds}, "--batch-seconds")
     encoded = list(encode(model, run, index, cut))
     console = Console(stderr=True)
-    tried = []
-    for point in track(points, f"{len(points)} points", console=console, transient=True):
-        words, characters = errors(model, run, index, encoded, point, loaded)
-        tried.append({**{key: getattr(point, key) for key in keys}, "wer": words, "cer": characters})
-    best = min(range(len(points)), key=lambda i: (tried[i]["wer"], tried[i]["cer"]))
-    about = {"on": str(index.path), "data_hash": hashed, "utterances": len(index), "best": best, "points": tried}
+    tried, unit = [], "words"
+    for point in track(points, f"{run.folder}: {len(points)} points", console=console, transient=True):
+        rates, unit = errors(model, run, index, encoded, point, loaded)
+        tried.append({key: getattr(point, key) for key in keys} | rates)
+    order = sorted(range(len(points)), key=lambda i: (tried[i][RATES[unit][0]], tried[i][RATES[unit][1]], i))
+    best = order[0]
     goal = run.folder / "tuned" / f"{args.name}.yaml"
-    storage.write(goal.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
-    score = f"WER {tried[best]['wer']:.2f} on {index.path}"
+    storage.write(
+        goal.with_suffix(".json"),
+        json.dumps({**about, "judged_by": unit, "best": best, "points": tried}, indent=1) + "\n",
+    )
+    rate = RATES[unit][0]
+    score = f"{rate.upper()} {tried[best][rate]:.2f} on {index.path}"
     told = f"# The best of {len(points)} points, {score}; all of them: {args.name}.json\n"
     storage.write(goal, told + yaml.safe_dump(points[best].model_dump(), sort_keys=False))
-    show(tried, keys, best)
+    show(tried, keys, order)
     chosen = ", ".join(f"{key}={tried[best][key]:g}" for key in keys)
     print(f"{goal}: {chosen}{'' if differ else ', the only point'}, {score}", file=sys.stderr)
     for key in differ:
@@ -174,8 +186,8 @@ def errors(
     encoded: Sequence[tuple[list[int], Tensor, Tensor]],
     decoding: Decoding,
     loaded: dict[str, LanguageModel],
-) -> tuple[float, float]:
-    """Word and character error rate in percent, as `asrtts score` counts them."""
+) -> tuple[dict[str, float], str]:
+    """Word and character error rate in percent, as `asrtts score` counts them, and by which of them to judge."""
     tokenizer = run.tokenizer
     lms = [(loaded[folder], weight) for folder, weight in decoding.lms]
     refs, hyps = [], []
@@ -183,23 +195,23 @@ def errors(
         found = model.search_encoded(enc, enc_lens, decoding, lms)
         refs += [index[row].text for row in rows]
         hyps += [tokenizer.decode(nbest[0].tokens) for nbest in found]
-    rates = []
-    for split in (error_rate.words, error_rate.characters):
+    rates, lengths = {}, []
+    for rate, split in (("wer", error_rate.words), ("cer", error_rate.characters)):
         total = error_rate.tally(error_rate.align([split(r) for r in refs], [split(h) for h in hyps]))
-        rates.append(round(100 * total.errors / max(total.ref, 1), 4))
-    return rates[0], rates[1]
+        rates[rate] = round(100 * total.errors / max(total.ref, 1), 4)
+        lengths.append(total.ref)
+    return rates, error_rate.judged_by(*lengths, len(refs))
 
 
-def show(tried: Sequence[dict[str, float]], keys: Sequence[str], best: int) -> None:
+def show(tried: Sequence[dict[str, float]], keys: Sequence[str], order: Sequence[int]) -> None:
     """The best points, best first."""
     table = Table(
         box=box.SIMPLE_HEAD, show_edge=False, title=f"the best {min(SHOWN, len(tried))} of {len(tried)} points"
     )
     for heading in (*keys, "WER", "CER"):
         table.add_column(heading, justify="right")
-    order = sorted(range(len(tried)), key=lambda i: (tried[i]["wer"], tried[i]["cer"], i))
     for i in order[:SHOWN]:
         cells = [f"{tried[i][key]:g}" for key in keys]
-        style = "bold green" if i == best else None
+        style = "bold green" if i == order[0] else None
         table.add_row(*cells, f"{tried[i]['wer']:.2f}", f"{tried[i]['cer']:.2f}", style=style)
     Console().print(table)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from asrtts import registry
-from asrtts.bin import _series, crossvalidate
+from asrtts.bin import _series, _steps, crossvalidate
 from asrtts.data import manifest
 from asrtts.experiment import Run
 from asrtts.metrics import error_rate
@@ -43,7 +43,7 @@ def at_once(monkeypatch):
         ran.append(argv)
         registry.find("asrtts.bin", argv[0]).main(argv[1:])
 
-    monkeypatch.setattr(_series, "_verb", verb)
+    monkeypatch.setattr(_steps, "verb", verb)
     return ran
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from asrtts import experiment, registry
-from asrtts.bin import _series, compare, sweep, train
+from asrtts.bin import _series, _steps, compare, sweep, train
 from asrtts.experiment import Run
 from asrtts.registry import UserError
 
@@ -31,7 +31,7 @@ def at_once(monkeypatch):
         ran.append(argv[0])
         registry.find("asrtts.bin", argv[0]).main(argv[1:])
 
-    monkeypatch.setattr(_series, "_verb", verb)
+    monkeypatch.setattr(_steps, "verb", verb)
     return ran
 
 
@@ -172,12 +172,12 @@ def test_settings_of_the_run_alone_share_an_encoder_and_a_stopped_sweep_goes_on(
     tones, tmp_path, at_once, first, monkeypatch
 ):
     argv = words(tones, tmp_path / "ctc", "heads.ctc.dropout=0,0.1", "decoding.beam=3", "training.updates=4", *first)
-    verb, run = _series._verb, ["train", "average", "decode"]
-    monkeypatch.setattr(_series, "_verb", lambda words: sys.exit(1) if words[0] == "average" else verb(words))
+    verb, run = _steps.verb, ["train", "average", "decode"]
+    monkeypatch.setattr(_steps, "verb", lambda words: sys.exit(1) if words[0] == "average" else verb(words))
     with pytest.raises(SystemExit):
         sweep.main(argv)
     assert at_once == ["train"]
-    monkeypatch.setattr(_series, "_verb", verb)
+    monkeypatch.setattr(_steps, "verb", verb)
     sweep.main(argv)
     assert at_once == ["train", "average", *run, *run]
     assert Run(tmp_path / "encoder").experiment.decoding.beam == 10
@@ -265,16 +265,16 @@ def test_a_name_says_the_settings_and_is_one_of_a_folder():
 
 def test_a_step_that_fails_has_said_why_and_its_status_is_ours(tmp_path, capfd):
     with pytest.raises(SystemExit) as exit:
-        _series._verb(["average", str(tmp_path / "nothing")])
+        _steps.verb(["average", str(tmp_path / "nothing")])
     assert exit.value.code == 2
     err = capfd.readouterr().err
     assert err.startswith("asrtts: error: ") and "no trained model here" in err and err.count("\n") == 1
 
 
 def test_a_step_that_was_killed_is_told_by_us(monkeypatch):
-    monkeypatch.setattr(_series, "_front_door", _die)
+    monkeypatch.setattr(_steps, "_front_door", _die)
     with pytest.raises(UserError, match="`asrtts train 'a b'` was ended by SIGKILL, perhaps for want of memory"):
-        _series._verb(["train", "a b"])
+        _steps.verb(["train", "a b"])
 
 
 def test_ctrl_c_ends_the_step_and_us_with_one_line(tones, tmp_path):

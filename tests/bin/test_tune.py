@@ -101,6 +101,41 @@ def test_a_point_that_is_alone_is_said_to_be_so(tones, made, run, capsys):
     assert "lm.yaml: lm_weight=1, the only point, WER " in err and "the largest value" not in err
 
 
+def test_several_runs_are_tuned_and_decoded_each_as_alone(tones, made, run, trained, tmp_path):
+    runs = [str(run(head)) for head in ("ctc", "transducer")]
+    shutil.copytree(trained("ctc"), tmp_path / "alone")
+    dev, test = str(tones / "data/dev"), str(tones / "data/test")
+    given = [f"lm={made}", "--threads", "1", "--try", "lm_weight=0,1"]
+    tune.main([*runs, dev, *given])
+    tune.main([str(tmp_path / "alone"), dev, *given])
+    decode.main([*runs, test, "beam=3", "--tuned", "lm", "--threads", "1", "--name", "x"])
+    decode.main([str(tmp_path / "alone"), test, "beam=3", "--tuned", "lm", "--threads", "1", "--name", "x"])
+    for file in ("tuned/lm.json", "decode/x.jsonl"):
+        assert (tmp_path / "ctc" / file).read_bytes() == (tmp_path / "alone" / file).read_bytes()
+    about = json.loads((tmp_path / "transducer/decode/x.summary.json").read_text())
+    assert (about["method"], about["beam"], about["threads"]) == ("transducer_beam", 3, 1)
+
+
+def test_of_several_runs_every_mistake_is_found_before_the_first_is_tuned(tones, made, run):
+    folder = run("ctc")
+    with pytest.raises(UserError, match="gone: no trained model here"):
+        tune.main([str(folder), str(folder.parent / "gone"), str(tones / "data/dev"), f"lm={made}"])
+    with pytest.raises(UserError, match="wanted one run or several and then a manifest, .*found 'data/dev' alone"):
+        tune.main(["data/dev", f"lm={made}"])  # what compare_lm.sh gives where nothing was trained
+    assert not (folder / "tuned").exists()
+
+
+def test_text_without_blanks_is_judged_by_characters(tones, made, run, monkeypatch):
+    """Its word errors are the sentences that are not right in every character, which say little."""
+    rates = iter([({"wer": 50.0, "cer": 20.0}, "characters"), ({"wer": 60.0, "cer": 10.0}, "characters")])
+    monkeypatch.setattr(tune, "errors", lambda *_: next(rates))
+    folder = run("ctc")
+    tune.main([str(folder), str(tones / "data/dev"), f"lm={made}", "--try", "lm_weight=0,1", "length_bonus=0"])
+    about = json.loads((folder / "tuned/lm.json").read_text())
+    assert (about["best"], about["judged_by"]) == (1, "characters")
+    assert "CER 10.00" in (folder / "tuned/lm.yaml").read_text()
+
+
 def test_a_name_that_was_not_tuned_is_answered_with_the_nearest(tones, made, run):
     folder = run("ctc")
     tune.main([str(folder), str(tones / "data/dev"), f"lm={made}", "--try", "lm_weight=1", "--try", "length_bonus=0"])

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # mini: what an n-gram of the training text adds to a head. Its weights are chosen on dev. Wants a run: ./run.sh
 #   ./with_lm.sh --head transducer
+#   ./compare_lm.sh    every head and seed, and one table
 cd "$(dirname "$0")" || exit
 . ../../../utils/stages.sh
 
