@@ -3,7 +3,7 @@
 What differs: query, key and value are one matrix here; pointwise convolutions are linear layers; the projection after
 subsampling reads (frequency, channel), not (channel, frequency). ESPnet (`rel_pos_type: latest`) and the paper score
 distances; WeNet leaves the shift out and scores the key's own place. Normalization of the features is not the
-encoder's here: WeNet's `global_cmvn` belongs into the statistics of `data/features`.
+encoder's here: what WeNet's `global_cmvn` holds is handed back, as statistics for `data/features`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from asrtts.asr.encoders.conformer import Config
-from asrtts.config import Settings
+from asrtts.config import Settings, warn
 from asrtts.registry import UserError, suggestion
 from asrtts.storage import refuse_unreadable
 
@@ -52,8 +52,12 @@ _OUTSIDE = {
 }
 
 
-def start_from(source: str, encoder: nn.Module, settings: Settings) -> None:
+def start_from(source: str, encoder: nn.Module, settings: Settings) -> tuple[Tensor, Tensor] | None:
     """Fill an encoder from `espnet:FILE`, `wenet:FILE` or `asrtts:FILE` (a run's model.safetensors).
+
+    Returns:
+        Mean and standard deviation (F,) of the features that WeNet's encoder was trained on, where the file has them:
+        WeNet's features are ours, Kaldi's of samples on the 16-bit scale.
 
     Raises:
         UserError: the file is missing, damaged or holds more than tensors; its encoder is of another kind or size, the
@@ -78,11 +82,28 @@ def start_from(source: str, encoder: nn.Module, settings: Settings) -> None:
             wanted, there = getattr(settings, key, None), getattr(found, key)
             if wanted != there:
                 raise UserError(f"{file}: its encoder has {key} {there}, the settings say {wanted}; set encoder.{key}")
+    if toolkit == "espnet" and any(name.startswith("frontend.") for name in weights):
+        warn(
+            f"{file}: was trained on the features of ESPnet's own frontend (librosa's mel filters, no pre-emphasis), "
+            "and hears Kaldi's here: its first layers have to learn them; docs/from_espnet_and_kaldi.md says more"
+        )
     try:
         encoder.load_state_dict(ours)
     except RuntimeError as error:
         detail = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"{file}: its encoder does not fit the settings ({detail:.200})") from None
+    return _normalization(weights, file) if toolkit == "wenet" else None
+
+
+def _normalization(weights: Mapping[str, Tensor], file: str) -> tuple[Tensor, Tensor] | None:
+    """Mean and standard deviation in `global_cmvn`, which has the inverse of the latter; None where there is none."""
+    inside = {name.removeprefix("encoder."): value for name, value in weights.items()}
+    mean, inverse = (inside.get(f"global_cmvn.{name}") for name in ("mean", "istd"))
+    if mean is None and inverse is None:
+        return None
+    if mean is None or inverse is None or mean.ndim != 1 or mean.shape != inverse.shape or not (inverse > 0).all():
+        raise UserError(f"{file}: global_cmvn holds no mean and inverse deviation (above 0) of each feature bin")
+    return mean.float(), 1 / inverse.float()
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from asrtts.config import ArgumentParser, warn
 from asrtts.data import audio, augmentation, batching, features
 from asrtts.data.dataset import UtteranceDataset, batches, start_early
 from asrtts.experiment import Experiment, Run
+from asrtts.registry import UserError
 from asrtts.text.tokenizer import Tokenizer
 from asrtts.training import memory, parallel
 from asrtts.training.computer import computer
@@ -51,8 +52,7 @@ def main(argv: list[str]) -> None:
     parallel.use_threads(settings.training.threads)
     run = Run(args.exp)
     index, held_out, tokenizer, model = opened(settings, run, device)
-    if args.init:
-        start_from(args.init, model.encoder, settings.encoder)
+    heard = start_from(args.init, model.encoder, settings.encoder) if args.init else None
     facts = experiment.facts_of(settings, tokenizer, model)
     facts |= computed_with(settings, device) | {"computer": computer(device)}
     facts |= begun_from(args.init) if args.init else {}
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
         run.discard()
     with storage.held(run.folder) if rank == 0 else nullcontext():
         if rank == 0:
-            prepare_folder(run, settings, facts, tokenizer, index)
+            prepare_folder(run, settings, facts, tokenizer, index, heard)
         parallel.wait()
         trainer = Trainer(model, settings.training, run.folder, settings.seed, device)
         resumed = trainer.resume()
@@ -121,12 +121,17 @@ def prepare_folder(
     facts: dict[str, Any],
     tokenizer: Tokenizer,
     index: batching.Index,
+    heard: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> None:
-    """Begin a run, or see that the one that is there is of the same settings and data."""
+    """Begin a run, or see that the one that is there is of the same settings and data.
+
+    `heard`: mean and deviation of the features that the encoder was trained on before; else they are measured.
+    """
     if run.is_begun:
         run.check_unchanged(settings, facts)
     else:
-        run.begin(settings, tokenizer, measure_statistics(settings, index), facts)
+        statistics = taken_over(*heard, settings) if heard else measure_statistics(settings, index)
+        run.begin(settings, tokenizer, statistics, facts)
 
 
 def goes_on(run: Run, here: str) -> None:
@@ -213,6 +218,17 @@ def computed_with(settings: Experiment, device: torch.device) -> dict[str, str]:
 def round_frames(settings: Experiment) -> int:
     """Frames of `batching.round_seconds`, at least one."""
     return max(1, round(settings.batching.round_seconds / settings.features.hop_seconds))
+
+
+def taken_over(mean: torch.Tensor, std: torch.Tensor, settings: Experiment) -> features.Statistics:
+    """Raises UserError if they are of other features than ours."""
+    if len(mean) != settings.features.num_bins:
+        raise UserError(
+            f"--init: its features have {len(mean)} bins, features.num_bins is {settings.features.num_bins}; "
+            f"set features.num_bins={len(mean)}"
+        )
+    say("features are normalized as those that the encoder of --init was trained on, with its global_cmvn")
+    return features.Statistics(mean, std)
 
 
 def measure_statistics(settings: Experiment, index: batching.Index) -> features.Statistics:

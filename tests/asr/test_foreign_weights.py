@@ -144,6 +144,38 @@ def test_an_encoder_starts_from_espnets_file(espnet_file):
     assert torch.equal(ours(feats, torch.tensor([40, 33]))[0], there(feats, torch.tensor([40, 33]))[0])
 
 
+def wenet_file(tmp_path, **more):
+    settings = SMALL.model_copy(update={"positions": "key", "norm_eps": 1e-5})
+    encoder = shuffled(Encoder(settings, 20))
+    weights = renamed_to_foreign(encoder.state_dict(), SMALL.dim) | more
+    torch.save({f"encoder.{name}": value for name, value in weights.items()}, tmp_path / "avg.pt")
+    return f"wenet:{tmp_path / 'avg.pt'}", Encoder(settings, 20), settings
+
+
+def test_what_wenet_normalized_features_with_is_handed_back(tmp_path):
+    """`x = (x - mean) * istd`, as wenet/transformer/cmvn.py has it."""
+    mean, istd = torch.randn(20) + 10, torch.rand(20) + 0.1
+    found = start_from(*wenet_file(tmp_path, **{"global_cmvn.mean": mean, "global_cmvn.istd": istd}))
+    feats = torch.randn(3, 20)
+    torch.testing.assert_close((feats - found[0]) / found[1], (feats - mean) * istd)
+    assert start_from(*wenet_file(tmp_path)) is None
+
+
+@pytest.mark.parametrize("istd", [torch.zeros(20), torch.ones(19), torch.full((20,), torch.nan)])
+def test_a_damaged_normalization_of_wenet_is_one_line(tmp_path, istd):
+    with pytest.raises(UserError, match="avg.pt: global_cmvn holds no mean and inverse deviation"):
+        start_from(*wenet_file(tmp_path, **{"global_cmvn.mean": torch.zeros(20), "global_cmvn.istd": istd}))
+
+
+def test_an_encoder_that_heard_the_features_of_espnets_frontend_is_said(espnet_file, capsys):
+    path, _ = espnet_file
+    start_from(f"espnet:{path}", Encoder(SMALL, 20), SMALL)
+    assert capsys.readouterr().err == ""  # its features may have been Kaldi's
+    torch.save(torch.load(path, weights_only=True) | {"frontend.logmel.melmat": torch.zeros(257, 20)}, path)
+    assert start_from(f"espnet:{path}", Encoder(SMALL, 20), SMALL) is None
+    assert "was trained on the features of ESPnet's own frontend" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("toolkit", "key", "value", "message"),
     [

@@ -396,6 +396,16 @@ def test_a_run_that_begins_with_another_counts_its_minutes(tones, trained, tmp_p
     assert minutes == pytest.approx(before["train_minutes"] + facts["train_minutes"])
 
 
+def test_a_run_that_begins_with_wenets_encoder_normalizes_features_as_it_did(tones, tmp_path, monkeypatch):
+    mean, std = torch.arange(20.0), torch.arange(20.0) + 1
+    monkeypatch.setattr(train, "start_from", lambda *_: (mean, std))
+    folder = run(tones, tmp_path / "exp", "training.updates=1", "--init", "wenet:avg.pt")
+    assert json.loads((folder / "cmvn.json").read_text()) == {"mean": mean.tolist(), "std": std.tolist()}
+    monkeypatch.setattr(train, "start_from", lambda *_: (mean[1:], std[1:]))
+    with pytest.raises(UserError, match="--init: its features have 19 bins, features.num_bins is 20"):
+        run(tones, tmp_path / "other", "training.updates=1", "--init", "wenet:avg.pt")
+
+
 def test_features_of_a_higher_rate_than_the_audio_are_said(tones, tmp_path, capsys):
     run(tones, tmp_path / "exp", "training.updates=1", "features.sample_rate=16000")
     assert "train.jsonl: recorded at 8000 Hz, features.sample_rate is 16000" in capsys.readouterr().err
