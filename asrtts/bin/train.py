@@ -15,6 +15,7 @@ from rapidfuzz.distance import Levenshtein
 from asrtts import experiment, storage
 from asrtts.asr.foreign_weights import start_from
 from asrtts.asr.model import AsrModel
+from asrtts.bin import _learnable
 from asrtts.comparison import decodings
 from asrtts.config import ArgumentParser, warn
 from asrtts.data import audio, augmentation, batching, features
@@ -96,6 +97,7 @@ def opened(
     model.refuse_untrainable(device)
     experiment.refuse_too_short(index, settings.features, model, max(settings.augmentation.speed))
     experiment.refuse_too_short(held_out, settings.features, model)
+    _learnable.check(index, settings, tokenizer, model)
     augmentation.check(settings.augmentation)
     audio.read(held_out[0], settings.features.sample_rate)  # a corpus that moved: now, not at the first validation
     rate, wanted = index[0].sample_rate, settings.features.sample_rate

@@ -10,13 +10,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from asrtts import storage
-from asrtts.bin import average, decode, score, train
+from asrtts.bin import _learnable, average, decode, score, train
+from asrtts.data import manifest
 from asrtts.registry import UserError
 from asrtts.training import checkpoint
 from asrtts.training.trainer import Trainer
@@ -404,6 +406,41 @@ def test_a_run_that_begins_with_wenets_encoder_normalizes_features_as_it_did(ton
     monkeypatch.setattr(train, "start_from", lambda *_: (mean[1:], std[1:]))
     with pytest.raises(UserError, match="--init: its features have 19 bins, features.num_bins is 20"):
         run(tones, tmp_path / "other", "training.updates=1", "--init", "wenet:avg.pt")
+
+
+def test_utterances_that_ctc_would_pass_over_are_counted_before_training(tones, tmp_path, capsys):
+    """Tones have 16 frames a letter."""
+    crowded = list(manifest.read(tones / "data/train"))
+    crowded[3] = replace(crowded[3], text="ABCDEABCDEABCDEABCDE")
+    manifest.write(tmp_path / "train.jsonl", crowded)
+    run(tones, tmp_path / "exp", "training.updates=1", f"data.train={tmp_path / 'train'}")
+    said = capsys.readouterr().err
+    assert "train.jsonl: CTC passes over 1 utterances of 12: one frame in 4 leaves the encoder at speed 1.05" in said
+    assert "train-3 of" in said and "needs 20" in said
+    run(tones, tmp_path / "transducer", "training.updates=1", f"data.train={tmp_path / 'train'}", head="transducer")
+    assert "passes over" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("head", ["ctc", "hybrid"])
+def test_a_training_of_which_ctc_would_learn_nothing_is_refused(tones, tmp_path, head):
+    crowded = [replace(u, text=u.text * 8) for u in manifest.read(tones / "data/train")]
+    manifest.write(tmp_path / "train.jsonl", crowded)
+    with pytest.raises(
+        UserError, match=r"CTC cannot learn 12 utterances of 12: .*\. Lower encoder.subsampling"
+    ) as error:
+        run(tones, tmp_path / "exp", f"data.train={tmp_path / 'train'}", "encoder.subsampling=6", head=head)
+    assert "\n" not in str(error.value) and not (tmp_path / "exp").exists()
+
+
+def test_of_a_long_manifest_a_sample_is_looked_at(tones, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(_learnable, "SAMPLE", 5)
+    crowded = [
+        replace(u, text=u.text * (4 if number % 3 else 1))
+        for number, u in enumerate(manifest.read(tones / "data/train"))
+    ]
+    manifest.write(tmp_path / "train.jsonl", crowded)
+    with pytest.raises(UserError, match=r"utterances of 5 that were looked at"):
+        run(tones, tmp_path / "exp", f"data.train={tmp_path / 'train'}", "encoder.subsampling=6")
 
 
 def test_features_of_a_higher_rate_than_the_audio_are_said(tones, tmp_path, capsys):
