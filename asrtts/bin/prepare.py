@@ -58,6 +58,9 @@ def parser() -> ArgumentParser:
     add("--case", choices=CASES, default="keep", help="of the text (default: %(default)s, as the corpus has it)")
     add("--no-punctuation", action="store_true", help="take it out of the text; apostrophes inside words stay")
     add("--allow-pipes", action="store_true", help="run the commands that a Kaldi wav.scp holds")
+    for split in ("train", "dev", "test"):
+        text = f"the Kaldi data folders in ROOT that are {split}; where any are named, only those are read"
+        add(f"--{split}", nargs="+", action="extend", default=[], metavar="NAME", help=text)
     add("--force", action="store_true", help="do it again though nothing changed")
     options.epilog = "kinds: " + ", ".join(KINDS)
     return options
@@ -122,10 +125,11 @@ def _utterances(args: argparse.Namespace) -> Splits:
     """
     read = registry.find("asrtts.corpora", args.corpus).utterances
     takes = inspect.signature(read).parameters
-    if args.allow_pipes and "allow_pipes" not in takes:
-        raise UserError(f"--allow-pipes is for Kaldi data folders; {args.corpus} holds no commands")
-    given = {"allow_pipes": args.allow_pipes, "cache": args.data / "audio"}
-    options = {name: value for name, value in given.items() if name in takes}
+    given = {name: getattr(args, name) for name in ("allow_pipes", "train", "dev", "test")}
+    foreign = next((name for name, value in given.items() if value and name not in takes), None)
+    if foreign:
+        raise UserError(f"--{foreign.replace('_', '-')} is for Kaldi data folders; {args.corpus} has its own form")
+    options = {name: value for name, value in {**given, "cache": args.data / "audio"}.items() if name in takes}
     shared = os.environ.get("ASRTTS_CORPORA")
     roots = [args.there, args.root] if args.there else [args.root, *([Path(shared)] if shared else [])]
     errors = []

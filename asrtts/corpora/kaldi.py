@@ -7,15 +7,17 @@ import os
 import re
 import subprocess
 import unicodedata
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from asrtts.config import warn
-from asrtts.corpora._layout import read_lines
+from asrtts.corpora._layout import read_lines, with_dev
 from asrtts.data.audio import stored
+from asrtts.data.diagnosis import is_dev, is_train
 from asrtts.data.utterance import Utterance
-from asrtts.registry import UserError
+from asrtts.registry import UserError, suggestion
 
 HOMEPAGE = "https://kaldi-asr.org/doc/data_prep.html"
 
@@ -40,17 +42,30 @@ def download(root: Path) -> Path:
 
 
 def utterances(
-    root: Path, *, allow_pipes: bool = False, cache: Path = Path("data/audio")
+    root: Path,
+    *,
+    train: Sequence[str] = (),
+    dev: Sequence[str] = (),
+    test: Sequence[str] = (),
+    allow_pipes: bool = False,
+    cache: Path = Path("data/audio"),
 ) -> dict[str, list[Utterance]]:
-    """The splits of `root`: itself, named as the folder, or each folder in it that has a wav.scp.
+    """The splits of `root`: of itself if it is a data folder, else of those in it.
+
+    Without names every folder is a split of its own name, but that a folder that stands alone is `train` (unless it is
+    called dev, test or eval), and that of ESPnet's train, train_nodev and train_dev the first is the sum of the others,
+    which become `train` and `dev`. Where there is no dev, it is taken from the training utterances.
 
     Args:
+        train, dev: names of folders, which together become the split. Where any folder is named, only those are read.
+        test: the same, but each is a split; one alone is called `test`, else its own name, made to begin with `test`.
         allow_pipes: run the shell commands in wav.scp ("sph2pipe ... |"), once, and keep what they print in `cache`.
             A data folder from somebody else can then do all that you can.
 
     Raises:
-        UserError: a file is missing; a key is doubled or not in the file it should be in; an entry is a pipe (without
-            `allow_pipes`) or an offset into an ark; a segment ends behind its recording. File and line are named.
+        UserError: a name is of no folder, or is given twice; a file is missing; a key is doubled or not in the file it
+            should be in; an entry is a pipe (without `allow_pipes`) or an offset into an ark; a segment ends behind its
+            recording. File and line are named.
     """
     root = Path(root)
     if not root.is_dir():
@@ -58,7 +73,45 @@ def utterances(
     folders = [root] if (root / "wav.scp").is_file() else sorted(path.parent for path in root.glob("*/wav.scp"))
     if not folders:
         raise UserError(f"{root}: no Kaldi data folder (looked for wav.scp in it and in the folders below)")
-    return {os.path.basename(os.path.abspath(folder)): _read(folder, allow_pipes, cache) for folder in folders}
+    there = {os.path.basename(os.path.abspath(folder)): folder for folder in folders}
+    named = {"train": train, "dev": dev, "test": test}
+    chosen = _named(named, there, root) if any(named.values()) else _usual(list(there))
+    splits = {
+        split: [u for name in names for u in _read(there[name], allow_pipes, cache)] for split, names in chosen.items()
+    }
+    return with_dev(splits, root)
+
+
+def _named(named: dict[str, Sequence[str]], there: dict[str, Path], root: Path) -> dict[str, list[str]]:
+    """The folders of each split, as they were named."""
+    taken: list[str] = []
+    for option, names in named.items():
+        for name in names:
+            if name not in there:
+                raise UserError(f"--{option} {name}: {root} holds no such data folder{suggestion(name, there)}")
+            if name in taken:
+                raise UserError(f"--{option} {name}: the folder is named twice; a split has its own utterances")
+            taken.append(name)
+    if left := [name for name in there if name not in taken]:
+        warn(f"{root}: left out, as only some were named: {', '.join(left)}")
+    chosen = {split: list(named[split]) for split in ("train", "dev") if named[split]}
+    for name in named["test"]:
+        split = "test" if len(named["test"]) == 1 else name if name.startswith("test") else f"test_{name}"
+        if split in chosen:
+            raise UserError(f"--test {name}: it and {chosen[split][0]} would both be {split}; prepare them one by one")
+        chosen[split] = [name]
+    return chosen
+
+
+def _usual(there: list[str]) -> dict[str, list[str]]:
+    """The folders of each split, by what they are called."""
+    if len(there) == 1 and not is_train(there[0]):
+        kept = is_dev(there[0]) or there[0].startswith(("test", "eval"))
+        return {there[0] if kept else "train": there}
+    if {"train_nodev", "train_dev"} <= set(there) and "dev" not in there:
+        pair = {"train_nodev": "train", "train_dev": "dev"}
+        return {pair.get(name, name): [name] for name in there if name != "train"}
+    return {name: [name] for name in there}
 
 
 def _read(folder: Path, allow_pipes: bool, cache: Path) -> list[Utterance]:

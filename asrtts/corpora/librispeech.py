@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asrtts.config import warn
-from asrtts.corpora._layout import find, missing, read_lines, recordings
+from asrtts.corpora._layout import find, missing, read_lines, recordings, with_dev
 from asrtts.corpora._obtaining import obtain, openslr
 from asrtts.data.fetching import Archive
 from asrtts.data.utterance import Utterance
@@ -27,8 +27,6 @@ ARCHIVES = {
     for subset, (size, sha) in _PUBLISHED.items()
 }
 SMALL = ("train-clean-100", "dev-clean", "dev-other", "test-clean", "test-other")
-
-HELD_OUT = 10  # where no dev subset is present, every tenth training utterance is dev
 
 
 def download(root: Path, *, source: Path | None = None, subset: Sequence[str] = (), trust: str = "") -> Path:
@@ -56,11 +54,7 @@ def utterances(root: Path) -> dict[str, list[Utterance]]:
     for subset in subsets:
         split = subset.name if subset.name.startswith("test-") else subset.name.partition("-")[0]
         splits.setdefault(split, []).extend(_read(subset))
-    if "train" in splits and "dev" not in splits:
-        train = splits["train"]
-        splits["dev"] = train[HELD_OUT - 1 :: HELD_OUT]
-        splits["train"] = [u for i, u in enumerate(train) if i % HELD_OUT != HELD_OUT - 1]
-        warn(f"{tree} has no dev subset: every tenth training utterance is dev, {len(splits['dev'])} of {len(train)}")
+    splits = with_dev(splits, tree)
     order = ("train", "dev", "test-clean", "test-other")
     return {split: splits[split] for split in order if split in splits}
 

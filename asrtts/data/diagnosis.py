@@ -27,9 +27,11 @@ class Kind:
 
 KINDS = {
     "nothing-left": Kind("stop", "get the corpus again (stage 0)", True),
-    "no-train": Kind("stop", "get the corpus again (stage 0), or give its file in asrtts/corpora a split train"),
+    "no-train": Kind("stop", "get the corpus again (stage 0), or say what to train on: of Kaldi folders --train NAME"),
     "many-dropped": Kind("stop", "mend what is listed, or get the corpus again (stage 0)"),
-    "audio-leak": Kind("stop", "take the copies out of one of the two splits"),
+    "audio-leak": Kind(
+        "stop", "take the copies out of one of the two splits, or leave one out (of Kaldi folders, name the others)"
+    ),
     "wrong-tokens": Kind("stop", "make tokens of this corpus: `asrtts tokenize`"),
     "missing-audio": Kind("drop", "get the file again (stage 0) or take its transcript out", True),
     "unreadable": Kind(

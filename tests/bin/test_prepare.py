@@ -335,7 +335,8 @@ def test_a_kind_that_is_allowed_is_kept(corpus):
         (["--jobs", "0"], "--jobs: found '0', wanted a whole number from 1 to 1024"),
         (["--max-dropped", "5"], "--max-dropped 5: wanted a share from 0 to 1, e.g. 0.05 for 5 percent"),
         (["--max-dropped", "nan"], "--max-dropped nan: wanted a share"),
-        (["--allow-pipes"], "holds no commands"),
+        (["--allow-pipes"], "--allow-pipes is for Kaldi data folders"),
+        (["--train", "a", "b"], "--train is for Kaldi data folders"),
     ],
 )
 def test_a_wrong_option_is_named(corpus, options, said):

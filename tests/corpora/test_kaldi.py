@@ -47,6 +47,65 @@ def test_folders_below_are_the_splits(tmp_path: Path) -> None:
     assert sorted(kaldi.utterances(tmp_path)) == ["dev", "test", "train"]
 
 
+def long(path: Path, count: int) -> Path:
+    """A folder with so many utterances."""
+    ids = [f"{path.name}-{n}" for n in range(count)]
+    lines = {"text": "WORD", "utt2spk": "s", "wav_scp": "a.wav"}
+    return folder(path, **{name: "".join(f"{i} {value}\n" for i in ids) for name, value in lines.items()})
+
+
+def counted(splits: dict) -> dict[str, int]:
+    return {split: len(utterances) for split, utterances in splits.items()}
+
+
+def test_a_folder_that_stands_alone_is_train_and_every_tenth_utterance_dev(tmp_path: Path, capsys) -> None:
+    root = long(tmp_path / "recordings", 25)
+    for given in (root, tmp_path):
+        splits = kaldi.utterances(given)
+        assert counted(splits) == {"train": 23, "dev": 2}
+        assert [u.utt_id for u in splits["dev"]] == ["recordings-9", "recordings-19"]
+        assert f"{given} has no dev: every tenth training utterance is dev, 2 of 25" in capsys.readouterr().err
+    assert counted(kaldi.utterances(root, test=["recordings"])) == {"test": 25}
+    assert counted(kaldi.utterances(root, train=["recordings"])) == {"train": 23, "dev": 2}
+
+
+def test_espnets_train_is_the_sum_of_train_nodev_and_train_dev(tmp_path: Path) -> None:
+    for name, count in {"train": 8, "train_nodev": 6, "train_dev": 2, "test": 3}.items():
+        long(tmp_path / name, count)
+    assert counted(kaldi.utterances(tmp_path)) == {"train": 6, "dev": 2, "test": 3}
+    long(tmp_path / "dev", 1)  # then the names are somebody's own
+    assert counted(kaldi.utterances(tmp_path)) == {"train": 8, "train_nodev": 6, "train_dev": 2, "test": 3, "dev": 1}
+
+
+def test_splits_are_chosen_by_name(tmp_path: Path, capsys) -> None:
+    for name, count in {"si84": 12, "si200": 20, "dev93": 3, "eval92": 4, "eval93": 5, "test_own": 1, "old": 9}.items():
+        long(tmp_path / name, count)
+    found = kaldi.utterances(tmp_path, train=["si84", "si200"], dev=["dev93"], test=["eval92"])
+    assert counted(found) == {"train": 32, "dev": 3, "test": 4}
+    assert "left out, as only some were named: eval93, old, test_own" in capsys.readouterr().err
+    found = kaldi.utterances(tmp_path, train=["si84"], test=["eval92", "eval93", "test_own"])
+    assert counted(found) == {"train": 11, "dev": 1, "test_eval92": 4, "test_eval93": 5, "test_own": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"train": ["trian"]},
+            r"--train trian: .* holds no such data folder; did you mean 'train'\? .*choices: eval, test_eval, train",
+        ),
+        ({"train": ["train"], "dev": ["train"]}, "--dev train: the folder is named twice"),
+        ({"test": ["eval", "test_eval"]}, "--test test_eval: it and eval would both be test_eval"),
+    ],
+)
+def test_a_wrong_name_of_a_folder_is_one_line(tmp_path: Path, given: dict, said: str) -> None:
+    for name in ("train", "eval", "test_eval"):
+        folder(tmp_path / name)
+    with pytest.raises(UserError, match=said) as error:
+        kaldi.utterances(tmp_path, **given)
+    assert "\n" not in str(error.value)
+
+
 def test_links_to_folders_of_one_name_stay_two_splits(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for split in ("train", "test"):
@@ -57,7 +116,7 @@ def test_links_to_folders_of_one_name_stay_two_splits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000])
 def test_a_path_that_no_file_can_have_is_left_to_prepare(tmp_path: Path, name: str) -> None:
     root = folder(tmp_path / "s", wav_scp=f"u1 {name}.wav\nu2 b.wav\n")
-    assert kaldi.utterances(root)["s"][0].audio.endswith(f"{name}.wav")
+    assert kaldi.utterances(root)["train"][0].audio.endswith(f"{name}.wav")
 
 
 def test_a_recording_that_is_gone_is_named(tmp_path: Path) -> None:
@@ -89,17 +148,17 @@ def test_files_of_a_windows_editor_read_as_any_other(tmp_path: Path) -> None:
 
 def test_files_of_a_windows_editor_may_be_joined(tmp_path: Path) -> None:
     root = folder(tmp_path / "s", text="\ufeffu1 HELLO YOU\r\n\ufeffu2\r\n")
-    assert [(u.utt_id, u.text) for u in kaldi.utterances(root)["s"]] == [("u1", "HELLO YOU"), ("u2", "")]
+    assert [(u.utt_id, u.text) for u in kaldi.utterances(root)["train"]] == [("u1", "HELLO YOU"), ("u2", "")]
 
 
 def test_a_rare_character_ends_no_line(tmp_path: Path) -> None:
     root = folder(tmp_path / "s", text="u1 HELLO\u2028YOU \x85 \x0c \U0001f600\nu2 X\n")
-    assert [u.text for u in kaldi.utterances(root)["s"]] == ["HELLO\u2028YOU \x85 \x0c \U0001f600", "X"]
+    assert [u.text for u in kaldi.utterances(root)["train"]] == ["HELLO\u2028YOU \x85 \x0c \U0001f600", "X"]
 
 
 def test_segments_are_stretches_of_recordings(tmp_path: Path) -> None:
     root = folder(tmp_path / "s", segments="x1 u1 0.5 1.25\nx2 u1 1.5 -1\n", **SEGMENTS)
-    found = kaldi.utterances(root)["s"]
+    found = kaldi.utterances(root)["train"]
     assert [(u.utt_id, u.start, u.seconds) for u in found] == [("x1", 0.5, 0.75), ("x2", 1.5, 0.5)]
     assert {u.audio for u in found} == {str(root / "a.wav")}
 
@@ -107,12 +166,12 @@ def test_segments_are_stretches_of_recordings(tmp_path: Path) -> None:
 def test_a_segment_may_name_its_channel(tmp_path: Path) -> None:
     root = folder(tmp_path / "s", segments="x1 u1 0 1 1\nx2 u1 1 2\n", **SEGMENTS)
     soundfile.write(root / "a.wav", np.zeros((16000, 2), dtype="float32"), 8000)
-    assert [(u.utt_id, u.channel) for u in kaldi.utterances(root)["s"]] == [("x1", 1), ("x2", 0)]
+    assert [(u.utt_id, u.channel) for u in kaldi.utterances(root)["train"]] == [("x1", 1), ("x2", 0)]
 
 
 def test_a_segment_may_end_half_a_second_late_and_is_cut(tmp_path: Path) -> None:
     root = folder(tmp_path / "s", segments="x1 u1 0.5 2.4\nx2 u2 0 1\n", **SEGMENTS)
-    assert kaldi.utterances(root)["s"][0].seconds == 1.5
+    assert kaldi.utterances(root)["train"][0].seconds == 1.5
 
 
 @pytest.mark.parametrize(
@@ -180,7 +239,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_audio_without_text_is_left_out_with_a_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = folder(tmp_path / "s", text="u1 HELLO\n")
-    assert len(kaldi.utterances(root)["s"]) == 1
+    assert len(kaldi.utterances(root)["train"]) == 1
     assert "1 utterances are not in text and left out, e.g. u2" in capsys.readouterr().err
 
 
@@ -195,7 +254,7 @@ def test_an_allowed_pipe_runs_once_and_its_sound_is_kept(tmp_path: Path) -> None
     pipe = f"u/1 echo ran >>{tmp_path}/ran; cat {tmp_path}/s/a.wav | cat |\nu2 {tmp_path}/s/b.wav\n"
     root = folder(tmp_path / "s", wav_scp=pipe, text="u/1 HELLO\nu2 YOU\n", utt2spk="u/1 s\nu2 s\n")
     for _ in range(2):
-        found = kaldi.utterances(root, allow_pipes=True, cache=tmp_path / "cache")["s"]
+        found = kaldi.utterances(root, allow_pipes=True, cache=tmp_path / "cache")["train"]
     assert soundfile.info(found[0].audio).duration == 2.0
     assert Path(found[0].audio).parent == tmp_path / "cache"
     assert (tmp_path / "ran").read_text() == "ran\n"

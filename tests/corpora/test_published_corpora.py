@@ -105,7 +105,7 @@ def test_librispeech_without_dev_holds_out_the_same_tenth_and_says_so(
     chapter(tmp_path, "train-clean-100", 5, 25)
     splits = librispeech.utterances(tmp_path)
     assert ids(splits["dev"]) == ["5-77-0009", "5-77-0019"] and len(splits["train"]) == 23
-    assert "no dev subset" in capsys.readouterr().err
+    assert "has no dev: every tenth training utterance is dev" in capsys.readouterr().err
     assert librispeech.utterances(tmp_path) == splits
 
 
