@@ -18,7 +18,7 @@ Safe to repeat and to kill: what is there is left alone, what was half fetched i
 
 def parser() -> ArgumentParser:
     options = ArgumentParser("download", __doc__, epilog=_HELP)
-    options.add_argument("corpus", help=f"one of {', '.join(registry.names('asrtts.corpora'))}")
+    options.add_argument("corpus", help=f"one of {', '.join(fetched())}")
     options.add_argument("dest", type=Path, metavar="DEST", help="the folder of corpora, e.g. downloads")
     options.add_argument(
         "--corpus",
@@ -32,6 +32,12 @@ def parser() -> ArgumentParser:
     options.add_argument("--lang", help="of a corpus that is synthesized, e.g. en or zh")
     options.add_argument("--jobs", type=whole(1, 1024), help="processes, for a corpus that is synthesized")
     return options
+
+
+def fetched() -> list[str]:
+    """The corpora that can be had; of a form of data (kaldi, shards) `download` has no options, and only refuses."""
+    members = {name: registry.find("asrtts.corpora", name) for name in registry.names("asrtts.corpora")}
+    return [name for name, member in members.items() if len(inspect.signature(member.download).parameters) > 1]
 
 
 def main(argv: list[str]) -> None:

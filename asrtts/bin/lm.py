@@ -29,7 +29,8 @@ def parser() -> ArgumentParser:
     options.add_argument("settings", nargs="*", default=[], metavar="key=value", help=overrides)
     options.add_argument("--neural", action="store_true", help="train an LSTM instead of an n-gram")
     options.add_argument("--order", type=whole(1, 100), help="of the n-gram (default: 6)")
-    options.add_argument("--tokens", type=Path, default=Path("data/tokens"), help="(default: data/tokens)")
+    tokens = "those of the recognizer that is to hear it: stage 1's, or exp/<name>/tokens (default: data/tokens)"
+    options.add_argument("--tokens", type=Path, default=Path("data/tokens"), help=tokens)
     options.add_argument("--dev", type=Path, default=Path("data/dev"), help="a text as above (default: data/dev)")
     options.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="of --neural")
     return options

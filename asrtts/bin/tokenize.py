@@ -20,7 +20,7 @@ def parser() -> ArgumentParser:
     options.add_argument("manifest", type=Path, help="the training manifest, e.g. data/train")
     options.add_argument("folder", type=Path, help="where the tokens go, e.g. data/tokens")
     options.add_argument("--kind", default="char", help=f"{', '.join(tokenizer.KINDS)} (default: char)")
-    size = "number of tokens, <blank> and <unk> included (bpe and unigram)"
+    size = "number of tokens, <blank> and <unk> included: of bpe and unigram; of char the most, rarer ones are <unk>"
     options.add_argument("--size", type=whole(1, 1_000_000), help=size)
     options.add_argument("--lexicon", type=Path, help="phone: a Kaldi lexicon.txt or CMU dictionary")
     options.add_argument("--lang", help="phone without --lexicon: the language that espeak-ng pronounces, e.g. en-us")

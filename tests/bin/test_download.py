@@ -210,3 +210,8 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     error = capsys.readouterr().err
     assert exit_.value.code == 2 and said in error and error.count("\n") == 1
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+def test_help_lists_what_can_be_fetched_and_no_form_of_data():
+    told = download.parser().format_help()
+    assert "one of aishell, an4, librispeech, mini, yesno" in " ".join(told.split())
