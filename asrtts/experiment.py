@@ -54,7 +54,7 @@ class Data(Settings):
 class Experiment(Settings):
     """What conf/<head>.yaml fills."""
 
-    seed: int = Field(1, ge=0, lt=1 << 32)
+    seed: int = Field(1, ge=0, lt=1 << 32)  # of weights, batches and augmentation
     data: Data = Field(default_factory=Data)
     features: FeatureConfig = Field(default_factory=FeatureConfig)
     augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)

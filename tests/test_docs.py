@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from asrtts import registry
+from asrtts import experiment, registry
 
 TOP = Path(__file__).resolve().parents[1]
 PAGES = [TOP / "README.md", *sorted(TOP.glob("docs/*.md")), *sorted(TOP.glob("egs/*/*/README.md"))]
@@ -71,6 +71,32 @@ def test_commands_that_are_shown_parse(path):
         words = shlex.split(line.removeprefix("$ "), comments=True) if line.startswith(("asrtts ", "$ asrtts ")) else []
         if len(words) > 3 and "..." not in words and words[1] in registry.names("asrtts.bin"):
             registry.find("asrtts.bin", words[1]).parser().parse_args(words[2:])
+
+
+def test_the_page_of_settings_is_what_train_prints(capsys):
+    with pytest.raises(SystemExit) as ended:
+        registry.find("asrtts.bin", "train").parser().parse_args(["--settings"])
+    assert not ended.value.code
+    printed = capsys.readouterr().out
+    assert (TOP / "docs" / "settings.md").read_text("utf-8") == printed, "asrtts train --settings >docs/settings.md"
+    for key in (
+        "seed",
+        "augmentation.reverberation.folder",
+        "augmentation.spec_augment.warp_frames",
+        "encoder.layer_drop",
+    ):
+        assert f"| `{key}` | " in printed
+    assert "| `heads.transducer.loss_backend` | `native` or `warp_rnnt` or `torchaudio` | `native` | " in printed
+    assert "| `training.threads` | a whole number from 0 up to 1024 | `0` | of the model" in printed
+    assert "`unigram`" in printed
+
+
+def test_every_key_of_a_run_is_on_the_page_of_settings():
+    printed = (TOP / "docs" / "settings.md").read_text("utf-8")
+    for conf in TOP.glob("egs/*/asr/conf/*.yaml"):
+        if conf.name != "encoder.yaml":
+            keys = experiment.flat(experiment.load(conf).model_dump(mode="json"))
+            assert [key for key in keys if not key.endswith(".name") and f"`{key}`" not in printed] == []
 
 
 def test_the_example_of_a_head_trains_and_searches():

@@ -31,7 +31,7 @@ def methods() -> list[str]:
 class Decoding(Settings):
     """How a model is searched. `auto` takes the search that fits the heads."""
 
-    method: str = "auto"
+    method: str = "auto"  # or ctc_greedy, ctc_prefix_beam, transducer_greedy, transducer_beam, and so on
     beam: int = Field(10, ge=1, le=10_000)
     nbest: int = Field(1, ge=1, le=10_000)
     ctc_weight: float = Field(0.3, ge=0.0, le=1.0)  # joint_beam: share of the CTC prefix score

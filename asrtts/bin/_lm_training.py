@@ -28,7 +28,7 @@ from asrtts.training.trainer import Trainer, best_first
 
 
 class NeuralLm(Settings):
-    """What `key=value` of `asrtts lm --neural` sets."""
+    """What `key=value` of `asrtts lm --neural` sets, `training.` of `asrtts train` among it."""
 
     seed: int = Field(1, ge=0, lt=1 << 32)
     model: ModelConfig = Field(default_factory=ModelConfig)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
@@ -40,8 +41,22 @@ def parser() -> ArgumentParser:
     args.add_argument("settings", nargs="*", default=[], metavar="key=value", help=overrides)
     args.add_argument("--restart", action="store_true", help="throw away what the folder holds and start anew")
     args.add_argument("--init", metavar="TOOLKIT:FILE", help="encoder weights to begin with: espnet, wenet or asrtts")
+    args.add_argument("--settings", action=_SettingsPage, nargs=0, help="print every setting, and end")
     args.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     return args
+
+
+class _SettingsPage(argparse.Action):
+    """Ends as --help does."""
+
+    def __init__(self, option_strings: list[str], dest: str, **kwargs: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, **kwargs)  # `dest` is that of key=value
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from asrtts.bin import _settings_page
+
+        print(_settings_page.page(), end="")
+        parser.exit()
 
 
 def main(argv: list[str]) -> None:

@@ -42,7 +42,7 @@ class SpecAugment(Settings):
     time_mask_frames: CountOrNone = 40  # the widest a mask can be
     time_mask_share: Share = 0.2  # and never more than this share of the utterance (adaptive, Park et al. 2020)
     freq_masks: int = Field(2, ge=0, le=1000)
-    freq_mask_bins: CountOrNone = 27
+    freq_mask_bins: CountOrNone = 27  # the widest
     warp_frames: CountOrNone = 0  # time warping by up to this many frames; 0: none
 
 
@@ -50,23 +50,23 @@ class Additive(Settings):
     """Noise mixed in at a signal-to-noise ratio drawn from a range."""
 
     folder: str  # searched for wav, flac and ogg files
-    probability: Share = 0.5
+    probability: Share = 0.5  # that an utterance gets noise
     snr_db: Range = (5.0, 20.0)
 
 
 class Reverberation(Settings):
     """Convolution with a measured or simulated room impulse response."""
 
-    folder: str
-    probability: Share = 0.3
+    folder: str  # searched for wav, flac and ogg files
+    probability: Share = 0.3  # that an utterance is convolved
 
 
 class Config(Settings):
     speed: tuple[Speed, ...] = Field((1.0,), min_length=1)  # factors, drawn evenly (Ko et al. 2015: 0.9, 1.0, 1.1)
-    gain_db: Range = (0.0, 0.0)
-    noise: Additive | None = None
-    reverberation: Reverberation | None = None
-    spec_augment: SpecAugment | None = Field(default_factory=SpecAugment)
+    gain_db: Range = (0.0, 0.0)  # how much louder or softer, drawn from this range
+    noise: Additive | None = None  # null: none is mixed in
+    reverberation: Reverberation | None = None  # null: as recorded
+    spec_augment: SpecAugment | None = Field(default_factory=SpecAugment)  # null: no masks
 
 
 NONE = Config(spec_augment=None)

@@ -35,7 +35,7 @@ class Config(Settings):
     """What an fbank is. It travels inside every exported model."""
 
     sample_rate: int = Field(16000, ge=1000, le=1_000_000)  # Hz; audio at another rate is resampled
-    num_bins: int = Field(80, ge=3, le=10_000)
+    num_bins: int = Field(80, ge=3, le=10_000)  # mel filters
     frame_seconds: float = Field(0.025, gt=0.001, le=1.0)
     hop_seconds: float = Field(0.010, gt=0.001, le=1.0)
     low_hz: float = Field(20.0, ge=0.0)

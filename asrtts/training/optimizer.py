@@ -19,7 +19,7 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 class Config(Settings):
     lr: PositiveFloat = 1e-3  # at the end of the warm-up
     warmup_updates: CountOrNone = 500
-    schedule: Literal["cosine", "linear", "inverse_sqrt", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "inverse_sqrt", "constant"] = "cosine"  # of lr after the warm-up
     final_lr: float = Field(0.01, ge=0.0, le=1.0)  # share of lr that cosine and linear end at
     betas: tuple[Share, Share] = (0.9, 0.98)
     eps: PositiveFloat = 1e-9

@@ -35,13 +35,13 @@ class Config(Settings):
     updates: Count = 5000  # optimizer steps: the budget
     optimizer: optimizers.Config = Field(default_factory=optimizers.Config)
     accumulate: Count = 1  # batches for each update
-    clip_norm: PositiveFloat = 5.0
+    clip_norm: PositiveFloat = 5.0  # of the gradient
     precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 where the chip multiplies it natively
     validate_every: Count = 250  # updates
     select: Literal["error", "loss"] = "error"  # what makes a snapshot the best
     patience: CountOrNone = 0  # validations without a better one before stopping; 0: never stop early
     keep_best: CountOrNone = 5  # weight snapshots kept for averaging
-    keep_last: CountOrNone = 10
+    keep_last: CountOrNone = 10  # of the newest snapshots, the same
     checkpoint_minutes: PositiveFloat = 5.0
     workers: int = Field(1, ge=0, le=1024)  # processes that make batches
     threads: int = Field(0, ge=0, le=1024)  # of the model; 0: as many as there are cores for it
