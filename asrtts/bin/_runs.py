@@ -23,7 +23,7 @@ def told_apart(args: argparse.Namespace) -> argparse.Namespace:
         UserError: there is no run among them.
     """
     words = [*args.exp, args.manifest, *args.settings]
-    args.settings = [word for word in words if "/" not in (key := word.partition("=")[0]) and key != word]
+    args.settings = [word for word in words if "=" in word and "/" not in word.partition("=")[0]]  # else a path
     *exps, args.manifest = [word for word in words if word not in args.settings] or [""]
     if not exps:
         found = f"'{args.manifest}' alone" if args.manifest else "neither"

@@ -100,10 +100,8 @@ def tune(run: Run, index: batching.Index, about: dict[str, Any], args: argparse.
     order = sorted(range(len(points)), key=lambda i: (tried[i][RATES[unit][0]], tried[i][RATES[unit][1]], i))
     best = order[0]
     goal = run.folder / "tuned" / f"{args.name}.yaml"
-    storage.write(
-        goal.with_suffix(".json"),
-        json.dumps({**about, "judged_by": unit, "best": best, "points": tried}, indent=1) + "\n",
-    )
+    about = {**about, "judged_by": unit, "best": best, "points": tried}
+    storage.write(goal.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
     rate = RATES[unit][0]
     score = f"{rate.upper()} {tried[best][rate]:.2f} on {index.path}"
     told = f"# The best of {len(points)} points, {score}; all of them: {args.name}.json\n"

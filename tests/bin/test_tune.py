@@ -44,7 +44,7 @@ def test_every_point_is_what_decode_and_score_give(tones, made, run, head, setti
     about = json.loads((folder / "tuned/lm.json").read_text())
     chosen = yaml.safe_load((folder / "tuned/lm.yaml").read_text())
     assert len(about["points"]) == {"ctc": 4, "transducer": 2, "hybrid": 4}[head]
-    rates = [(point["wer"], point["cer"]) for point in about["points"]]
+    rates = [(point["cer"], point["wer"]) for point in about["points"]]  # each text is one word, as in Mandarin
     assert rates[about["best"]] == min(rates) and rates.index(min(rates)) == about["best"]
     single = [t for t in tried if "," not in t]
     for point in about["points"][:2]:
@@ -98,7 +98,7 @@ def test_a_point_that_is_alone_is_said_to_be_so(tones, made, run, capsys):
     tune.main([str(run("ctc")), str(tones / "data/dev"), f"lm={made}", "--try", "lm_weight=1", "length_bonus=0.5"])
     out, err = capsys.readouterr()
     assert "lm_weight" in out
-    assert "lm.yaml: lm_weight=1, the only point, WER " in err and "the largest value" not in err
+    assert "lm.yaml: lm_weight=1, the only point, CER " in err and "the largest value" not in err
 
 
 def test_several_runs_are_tuned_and_decoded_each_as_alone(tones, made, run, trained, tmp_path):
