@@ -19,6 +19,7 @@ from asrtts.losses.rnnt import rnnt_loss
 Shape = tuple[int, int, int, int]  # B, T, U, V
 Way = Callable[..., Tensor]  # logits, tokens, logit_lens, token_lens -> (B,) or their sum
 
+NEMO = "nemo.collections.asr.parts.numba.rnnt_loss"
 ISSUE, SMALL, TINY = (16, 200, 50, 1024), (8, 150, 30, 500), (2, 40, 10, 100)
 
 
@@ -52,6 +53,10 @@ def warprnnt_numba(logits: Tensor, *rest: Tensor) -> Tensor:
     return peer("warprnnt_numba").RNNTLossNumba(blank=0, reduction="none")(logits, *(x.int() for x in rest))
 
 
+def nemo(logits: Tensor, *rest: Tensor) -> Tensor:
+    return peer(NEMO).RNNTLossNumba(blank=0, reduction="none")(logits, *rest)
+
+
 def warp_transducer(logits: Tensor, *rest: Tensor) -> Tensor:
     """Takes the log-softmax of what it is given, on a CPU; its CUDA part does not need it."""
     return peer("warprnnt_pytorch").RNNTLoss(blank=0, reduction="none")(logits, *(x.int() for x in rest))
@@ -76,9 +81,10 @@ PEERS: dict[str, tuple[Way, str, str]] = {
     "warp-transducer": (warp_transducer, "warprnnt_pytorch", "warprnnt_pytorch"),
     "torchaudio": (torchaudio, "torchaudio.functional", "torchaudio"),
     "warprnnt-numba": (warprnnt_numba, "warprnnt_numba", "warprnnt-numba"),
+    "NeMo": (nemo, NEMO, "nemo-toolkit"),
 }
 GOALS = {"optimized_transducer": 0.15, "warp-transducer": 0.10}  # at ISSUE
-SLOW = {"warprnnt-numba"}  # walks the lattice in Python: minutes at real sizes
+SLOW = {"warprnnt-numba", "NeMo"}  # walk the lattice in Python: minutes at real sizes
 WAYS = {"ours": ours, "out of place": out_of_place, **{name: way for name, (way, *_) in PEERS.items()}}
 
 
@@ -151,15 +157,16 @@ def rows(repeat: int = 5) -> Iterator[Row]:
 
 
 def rows_of(shape: Shape, repeat: int) -> Iterator[Row]:
-    present = [name for name in PEERS if usable(name) and (name not in SLOW or shape == TINY)]
-    ways = {name: case(name, shape) for name in ["ours", "out of place", *present]}
+    """At the tiny shape, the slow ones alone: what the others take there is the time of their calls."""
+    rivals = [name for name in PEERS if (name in SLOW) == (shape == TINY)]
+    present = [name for name in rivals if usable(name)]
+    own = ["ours"] if shape == TINY else ["ours", "out of place"]
+    ways = {name: case(name, shape) for name in [*own, *present]}
     times = interleaved({**ways, "bound": bound(shape)}, repeat)
     del ways
-    mine, others = statistics.median(times["ours"]), ["bound", "out of place", *PEERS]
-    peaks = {name: extra_peak_mib(prepared, name, shape) for name in ["ours", "out of place", *present]}
+    mine, others = statistics.median(times["ours"]), [*(["bound", "out of place"] if shape != TINY else []), *rivals]
+    peaks = {name: extra_peak_mib(prepared, name, shape) for name in [*own, *present]}
     for name in others:
-        if name in SLOW and shape != TINY:
-            continue
         measured = name in times
         label = {"bound": "traffic bound (2 reads, 1 write)", "out of place": "ours, out of place"}.get(name)
         yield Row(
