@@ -121,10 +121,13 @@ def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
 
 
 def peer(module: str) -> ModuleType | None:
-    """A peer's module, or None where it cannot be imported."""
+    """A peer's module, or None where it cannot be imported; if it is there and fails, that is said."""
     try:
         return importlib.import_module(module)
-    except (ImportError, OSError):  # OSError: a CUDA build whose libraries this machine has not
+    except ImportError:
+        return None
+    except Exception as error:  # a CUDA build whose libraries this machine has not, packages that do not fit together
+        print(f"{module}: {type(error).__name__}: {' '.join(str(error).split()):.200}", file=sys.stderr)
         return None
 
 
