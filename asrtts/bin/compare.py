@@ -159,7 +159,13 @@ def outputs(
         return error_rate.align(refs, [split(said[member][utt_id].hyp) for utt_id in utterances])
 
     return [
-        Outputs(s.name, [m.seed for m in s.members], [edits(m) for m in s.members], [m.begun for m in s.members])
+        Outputs(
+            s.name,
+            [m.seed for m in s.members],
+            [edits(m) for m in s.members],
+            [m.exp.resolve() for m in s.members],
+            [m.begun for m in s.members],
+        )
         for s in systems
     ]
 

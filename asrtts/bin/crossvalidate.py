@@ -205,7 +205,7 @@ def scored(
     ]
     words, characters = (
         [
-            Outputs(v.name, [None], [_edits(utterances, of, split)], [v.name])
+            Outputs(v.name, [None], [_edits(utterances, of, split)], [v.name], [v.name])
             for v, of in zip(variants, hyps, strict=True)
         ]
         for split in (error_rate.words, error_rate.characters)

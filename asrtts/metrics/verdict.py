@@ -15,6 +15,9 @@ from asrtts.metrics import error_rate, significance
 from asrtts.metrics.matched_pairs import Marks, matched_pairs, segment_errors
 
 SURE = 0.05
+PAIRED = (
+    3  # runs that began alike, from which on they are paired: two told 9 to 12 of 100 equal heads apart (simulated)
+)
 
 
 @dataclass
@@ -24,7 +27,8 @@ class Outputs:
     name: str
     seeds: list[int | None]  # one a run
     edits: list[list[str]]  # of every run: "CCSDI" of every utterance
-    begun: list[Hashable]  # what each run began with; systems whose runs began alike, one by one, are paired
+    runs: list[Hashable]  # which training each is of; two systems may be decodings of the same
+    begun: list[Hashable]  # what each run began with; two systems may begin alike, seed by seed
 
     def __post_init__(self) -> None:
         counts = [error_rate.count(run) for run in self.edits]
@@ -80,7 +84,7 @@ def _pair(a: Outputs, b: Outputs, rates: np.ndarray | None, by_speaker: np.ndarr
         {"seeds": [a.seeds[i], b.seeds[j]], **asdict(matched_pairs(segment_errors(a.marks[i], b.marks[j])))}
         for i, j in _runs_to_pair(a.seeds, b.seeds)
     ]
-    pair["paired"] = a.begun == b.begun
+    pair["paired"] = a.runs == b.runs or (a.begun == b.begun and len(a.begun) >= PAIRED)
     seeds = significance.over_seeds(a.errors, b.errors, a.lengths, pair["paired"])
     pair["over_seeds"] = None if seeds is None else asdict(seeds)
     if seeds is not None:

@@ -301,6 +301,13 @@ def test_seeds_are_grouped_by_the_name_of_the_decoding_and_paired_by_run(recipe:
     assert "Runs of one seed that began with the same weights are paired." in found["notes"][0]
 
 
+def test_two_seeds_of_two_heads_are_not_paired_but_two_decodings_of_them_are(recipe: Path) -> None:
+    exps = _seeds("ctc", (2, 3))
+    again = [decoding(exp, "test_lm", wrong(n), LM) for exp, n in zip(exps, (4, 6), strict=True)]
+    found = compared(*exps, *again, *_seeds("transducer", (4, 5)), "--allow", "search.lm")
+    assert [pair["paired"] for pair in found["pairs"]] == [True, False, False]
+
+
 def test_runs_that_began_with_other_weights_are_not_paired(recipe: Path) -> None:
     exps = [*_seeds("ctc", (2, 3, 2)), *_seeds("transducer", (2, 3, 2))]
     run = experiment.Run(Path(exps[4]))
