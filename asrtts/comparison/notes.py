@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from asrtts.comparison.measuring import MEASURES
+from asrtts.metrics.matched_pairs import ENOUGH
 
 FEW_SPEAKERS = 10
-FEW_SEGMENTS = 50
 
 
 def notes(comparison: dict[str, Any]) -> list[str]:
@@ -25,12 +25,12 @@ def notes(comparison: dict[str, Any]) -> list[str]:
                 found.append(
                     f"{run['run']}: {run['empty_hypotheses']} of {comparison['utterances']} hypotheses are empty."
                 )
-    few = [pair for pair in pairs if pair["test"] == "mapsswe" and pair["mapsswe"][0]["segments"] < FEW_SEGMENTS]
+    few = [pair for pair in pairs if pair["test"] == "mapsswe" and pair["mapsswe"][0]["exact"] is not None]
     if few:
         fewest = min(pair["mapsswe"][0]["segments"] for pair in few)
         found.append(
             f"{'The pair has' if len(pairs) == 1 else f'{len(few)} of the {len(pairs)} pairs have'} fewer than "
-            f"{FEW_SEGMENTS} segments with errors (the fewest {fewest}); their p is coarse."
+            f"{ENOUGH} segments with errors (the fewest {fewest}); their p is that of an exact randomization test."
         )
     silent: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for key, names in comparison["fair"]["unknown"].items():

@@ -71,7 +71,8 @@ def _row(pair: Pair, unit: str) -> dict[str, str]:
     tests = pair["mapsswe"]
     test = {"mapsswe": "MAPSSWE", "over_seeds": "t, over seeds", None: f"none: {pair['no_test']}"}[pair["test"]]
     share, needed = pair["probability_a_better"], pair["words_needed"]
-    several = [] if pair["test"] == "mapsswe" else tests  # else its p is the pair's own
+    several = [] if pair["test"] == "mapsswe" else tests
+    others = [one for one in tests if several or one["exact"] is not None]  # else its p is the pair's own
     over = pair["over_seeds"] and [100 * bound for bound in pair["over_seeds"]["interval"]]
     return {
         **{"A": pair["a"], "B": pair["b"]},
@@ -84,7 +85,7 @@ def _row(pair: Pair, unit: str) -> dict[str, str]:
         "MAPSSWE of seed": _each("{}", [_seeds(*one["seeds"]) for one in several]),
         "segments": _each("{:,}", [one["segments"] for one in tests]),
         "Z": _each("{:.2f}", [one["z"] for one in tests]),
-        "p, MAPSSWE": _each("{:.2g}", [one["p"] for one in several]),
+        "p, MAPSSWE": _each("{:.2g}", [one["p"] for one in others]),
         f"{unit} needed": "more seeds" if needed == 0 else _each("{:,}", [needed]),
     }
 

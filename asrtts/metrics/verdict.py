@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from asrtts.metrics import error_rate, significance
+from asrtts.metrics.distributions import normal_quantile
 from asrtts.metrics.matched_pairs import Marks, matched_pairs, segment_errors
 
 SURE = 0.05
@@ -90,7 +91,9 @@ def _pair(a: Outputs, b: Outputs, rates: np.ndarray | None, by_speaker: np.ndarr
     if seeds is not None:
         pair |= {"test": "over_seeds", "p": seeds.p, "no_test": None}
     elif len(a.seeds) == len(b.seeds) == 1 and words:
-        pair |= {"test": "mapsswe", "p": pair["mapsswe"][0]["p"], "no_test": None}
+        (single,) = pair["mapsswe"]
+        p = single["p"] if single["exact"] is None else single["exact"]
+        pair |= {"test": "mapsswe", "p": p, "no_test": None}
     else:
         pair |= {"test": None, "p": None, "no_test": _why(a, b, int(words))}
     return {**pair, "p_holm": None}
@@ -117,7 +120,8 @@ def _words_needed(pair: dict[str, Any], words: int, tests: int) -> int | None:
         return None
     if pair["test"] == "over_seeds":
         return significance.words_needed_with_seeds(significance.Seeds(**pair["over_seeds"]), words, tests)
-    z = pair["mapsswe"][0]["z"]
+    (single,) = pair["mapsswe"]
+    z = single["z"] if single["exact"] is None else normal_quantile(1 - single["exact"] / 2)
     return None if z is None else significance.words_needed(z, words, tests)
 
 

@@ -6,8 +6,10 @@ import random
 import re
 import shutil
 import subprocess
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from asrtts.metrics import error_rate
@@ -134,3 +136,23 @@ def test_equal_systems_and_systems_a_constant_apart() -> None:
     apart = matched_pairs(segment_errors(Marks(["CS"] * 3), Marks(["CC"] * 3)))
     assert apart.z is None and apart.p == 2 * 0.5**3  # all three segments on one side, or all on the other
     assert matched_pairs(segment_errors(Marks(["CC"]), Marks(["CC"]))).segments == 0
+
+
+@pytest.mark.parametrize("differences", [[1, 1, 2], [0, 3, -1, 2, 2, -5], [4], [1, -1], [2] * 6])
+def test_few_segments_are_judged_by_every_way_in_which_coins_could_sign_them(differences: list[int]) -> None:
+    errors = np.array([[max(d, 0), max(-d, 0)] for d in differences])
+    found = matched_pairs(errors)
+    sums = [np.dot(signs, differences) for signs in product((1, -1), repeat=len(differences))]
+    assert found.exact == pytest.approx(np.mean(np.abs(sums) >= abs(sum(differences))))
+
+
+def test_three_wrong_sentences_prove_nothing_whatever_z_they_have() -> None:
+    found = matched_pairs(np.array([[1, 0], [1, 0], [2, 0]]))
+    assert found.z == pytest.approx(4.0) and found.p < 1e-4 and found.exact == pytest.approx(0.25)
+
+
+def test_many_segments_are_judged_as_nist_does() -> None:
+    errors = np.random.default_rng(1).poisson((1.0, 1.6), size=(60, 2))
+    assert matched_pairs(errors).exact is None
+    few = matched_pairs(errors[:49])
+    assert few.exact == pytest.approx(few.p, rel=0.3)  # near where there are many
