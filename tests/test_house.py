@@ -35,6 +35,7 @@ BESIDE = {("__main__", "cli"), ("comparison", "experiment"), ("config", "registr
 DOORS = {
     "asr/encoders": ["Config", "Encoder"],
     "asr/heads": ["Config", "Head"],
+    "alignment/aligners": ["train", "align"],
     "corpora": ["utterances", "download"],
     "bin": ["main", "parser"],
 }

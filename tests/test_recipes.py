@@ -96,9 +96,14 @@ def test_every_command_of_compare_sh_parses_and_the_table_holds_what_was_trained
     commands = lines(recipe / "compare.sh")
     assert [check(command, recipe) for command in commands][-1] == "compare"
     trained = []
-    for command in commands[:-1]:
+    for command in (each for each in commands if each[0] == "./run.sh"):
         trained += [c[3] for c in lines(recipe / "run.sh", *command[1:]) if c[1] == "train"][-1:]
-    compared = registry.find("asrtts.bin", "compare").parser().parse_args(commands[-1][2:]).exp  # exp/ctc-*: all seeds
+    table = registry.find("asrtts.bin", "compare").parser().parse_args(commands[-1][2:])
+    aligned = registry.find("asrtts.bin", "align").parser().parse_args(commands[0][2:])
+    assert commands[0][1] == "align" and [str(path) for path in aligned.manifest] == [table.test]
+    told = aligned.out or aligned.manifest[0].parent / "alignment"
+    assert table.alignment == told / f"{aligned.manifest[0].name}.ctm"
+    compared = table.exp  # exp/ctc-*: all seeds
     assert len(trained) == len(compared) >= 3
     assert all(fnmatchcase(run, pattern) for run, pattern in zip(trained, compared, strict=True))
     wide = {run.rsplit("-", 1)[0] + "-dim72" for run in trained}  # what `asrtts sweep` may have put beside them
@@ -110,7 +115,7 @@ def test_compare_sh_trains_each_head_with_each_seed(recipe, tmp_path):
     recipe = without_runs(recipe, tmp_path)
     preset = ["--preset", "cpu"] if (recipe / "conf" / "cpu").is_dir() else []
     trained = []
-    for command in lines(recipe / "compare.sh", "--seed", "1 3", *preset)[:-1]:
+    for command in lines(recipe / "compare.sh", "--stage", "3", "--seed", "1 3", *preset)[:-1]:
         trained += [c for c in lines(recipe / "run.sh", *command[1:]) if c[1] == "train"][-1:]
     runs = [Path(command[3]).name for command in trained]
     assert len(set(runs)) == len(runs) >= 6 and all(
@@ -135,7 +140,8 @@ def test_mini_in_another_language_touches_nothing_of_the_first(script):
     recipe = TOP / "egs/mini/asr"
     english, mandarin = lines(recipe / script), lines(recipe / script, "--lang", "zh")
     if script == "compare.sh":
-        english, mandarin = ([*each[-1:], *lines(recipe / "run.sh", *each[0][1:])] for each in (english, mandarin))
+        both = english, mandarin
+        english, mandarin = ([*each[:1], *each[-1:], *lines(recipe / "run.sh", *each[1][1:])] for each in both)
 
     def folders(commands: list[list[str]]) -> set[str]:
         return set(re.findall(r"\b(?:data|exp|downloads)[-\w/]*", " ".join(word for c in commands for word in c)))

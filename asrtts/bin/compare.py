@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from asrtts import __version__, storage
+from asrtts.alignment import textgrid
 from asrtts.comparison import decodings, fairness, listing, measuring, media, notes, page, probe, table
 from asrtts.comparison.fairness import Member, System
 from asrtts.comparison.measuring import Missing
@@ -43,7 +44,10 @@ def parser() -> ArgumentParser:
         "--allow", action="append", default=[], metavar="KEY", help="compare although KEY is not equal; repeatable"
     )
     options.add_argument(
-        "--alignment", type=Path, metavar="CTM", help="when each word is spoken, for the emission delay"
+        "--alignment",
+        type=Path,
+        metavar="CTM",
+        help="when each word is spoken, for the emission delay: what `asrtts align` wrote, or a folder of TextGrids",
     )
     options.add_argument(
         "--quick",
@@ -71,15 +75,17 @@ def main(argv: list[str]) -> None:
     allowed = [key for key in args.allow if key != "utterances"]
     unequal = fairness.refuse_unequal(systems, allowed)
     said, common = hypotheses(systems, name, utterances, "utterances" in args.allow)
-    spoken = emission.read_ctm(args.alignment) if args.alignment else None
+    spoken = times(args.alignment) if args.alignment else None
 
     words, characters = (outputs(systems, common, said, split) for split in (error_rate.words, error_rate.characters))
     comparison = compare(systems, common, said, words, characters)
+    by_words = comparison["judged_by"] == "words"
+    judged, split = (words, error_rate.words) if by_words else (characters, error_rate.characters)
     console = Console(stderr=True)
     for row, system, output in track(
-        list(zip(comparison["systems"], systems, words, strict=True)), "measuring", console=console, transient=True
+        list(zip(comparison["systems"], systems, judged, strict=True)), "measuring", console=console, transient=True
     ):
-        row["measures"] = measures(system, output, common, said, spoken, args.quick)
+        row["measures"] = measures(system, output, split, common, said, spoken, args.quick)
     comparison |= {"asrtts": __version__, "test": name, "allowed": args.allow}
     comparison["utterances_left_out"] = len(utterances) - len(common)
     comparison["fair"] = {"not_equal": measuring.allowed(unequal), "unknown": fairness.unknown(systems)}
@@ -87,9 +93,6 @@ def main(argv: list[str]) -> None:
     storage.write(args.out / "compare.json", json.dumps(comparison, indent=1, ensure_ascii=False) + "\n")
     storage.write(args.out / "compare.md", table.markdown(comparison))
     table.show(comparison)
-    judged, split = (
-        (words, error_rate.words) if comparison["judged_by"] == "words" else (characters, error_rate.characters)
-    )
     texts = [{u: said[system.members[0]][u].hyp for u in common} for system in systems]
     rows = listing.rows(systems, common, texts, judged, split)
     heard = listing.informative(rows, args.page_audio)
@@ -99,6 +102,10 @@ def main(argv: list[str]) -> None:
         shown = dict(zip(heard, drawn, strict=True))
     storage.write(args.out / "compare.html", page.html(comparison, systems, rows, shown))
     print(", ".join(f"{args.out}/compare.{kind}" for kind in ("html", "json", "md")))
+
+
+def times(path: Path) -> emission.Alignment:
+    return textgrid.read_words(path) if path.is_dir() else emission.read_ctm(path)
 
 
 Said = dict[Member, dict[str, decodings.Line]]
@@ -172,7 +179,8 @@ def outputs(
 
 def measures(
     system: System,
-    words: Outputs,
+    judged: Outputs,
+    split: Callable[[str], Sequence[str]],
     utterances: dict[str, Utterance],
     said: Said,
     spoken: emission.Alignment | None,
@@ -184,7 +192,7 @@ def measures(
     found["search_steps"] = measuring.joined(steps, statistics.fmean)
     left_out = Missing("left out by --quick")
     found |= measuring.measured(left_out if quick else probe.probe(system.members[0], list(utterances.values())))
-    found["emission_delay_ms"] = measuring.emission_delay(system, words, utterances, spoken)
+    found["emission_delay_ms"] = measuring.emission_delay(system, judged, split, utterances, spoken)
     return found
 
 

@@ -191,20 +191,26 @@ def search_steps(lines: Sequence[Line]) -> float | Missing:
 
 def emission_delay(
     system: System,
-    words: Outputs,
+    judged: Outputs,
+    split: Callable[[str], Sequence[str]],
     utterances: dict[str, Utterance],
     spoken: emission.Alignment | None,
 ) -> dict[str, Any]:
-    """Milliseconds from the end of each right word to the frame where it was emitted: median and 90th percentile."""
+    """Milliseconds from the end of each right word to the frame where it was emitted: median and 90th percentile.
+
+    Args:
+        judged: alignments of words or of characters, as `split` makes them of a text.
+    """
     if spoken is None:
-        return {"value": None, "why": "no --alignment"}
+        return {"value": None, "why": "no --alignment; `asrtts align` makes one"}
+    times = emission.word_times if split is error_rate.words else emission.character_times
     found: list[float] = []
-    for member, edits in zip(system.members, words.edits, strict=True):
+    for member, edits in zip(system.members, judged.edits, strict=True):
         lines = decodings.lines(member.exp, member.decoding, utterances, decodings.TimedLine)
         for (utt_id, utterance), edit in zip(utterances.items(), edits, strict=True):
-            emitted = emission.word_times((piece.token, piece.time) for piece in lines[utt_id].tokens)
-            if utt_id in spoken and [word for word, _ in emitted] == lines[utt_id].hyp.split():
-                found += emission.delays(edit, utterance.text.split(), spoken[utt_id], emitted) or []
+            emitted = times((piece.token, piece.time) for piece in lines[utt_id].tokens)
+            if utt_id in spoken and [word for word, _ in emitted] == split(lines[utt_id].hyp):
+                found += emission.delays(edit, split(utterance.text), spoken[utt_id], emitted) or []
     if not found:
         return {"value": None, "why": "no right word stands in the alignment as it does in the manifest"}
     return {"value": [1000 * statistics.median(found), 1000 * float(np.quantile(found, 0.9))], "why": None}

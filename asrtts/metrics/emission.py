@@ -63,6 +63,11 @@ def word_times(tokens: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
     return words
 
 
+def character_times(tokens: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Pieces and their seconds -> characters without blanks: [("打开", 0.2), ("灯", 0.5)] -> [("打", 0.2), ...]"""
+    return [(c, time) for piece, time in tokens for part in _parts(piece) if part != BLANKS[1] for c in part]
+
+
 def delays(
     edits: str, refs: Sequence[str], spoken: Sequence[tuple[str, float]], emitted: Sequence[tuple[str, float]]
 ) -> list[float] | None:
@@ -75,7 +80,7 @@ def delays(
     Returns:
         None where the alignment is of other words than the reference.
     """
-    if [word for word, _ in spoken] != list(refs):
+    if [word.casefold() for word, _ in spoken] != [word.casefold() for word in refs]:  # an aligner may change the case
         return None
     found, ref, hyp = [], 0, 0
     for edit in edits:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -99,10 +101,20 @@ def spoken_lexicon(vocabulary: Iterable[str], lang: str) -> Lexicon:
     return lexicon
 
 
+def spelled_lexicon(vocabulary: Iterable[str]) -> Lexicon:
+    """Each word's letters, digits and marks as its phones, in small letters; words without any are left out."""
+    spelled = {word: tuple(c for c in word.casefold() if unicodedata.category(c)[0] in "LNM") for word in vocabulary}
+    return {word: [letters] for word, letters in spelled.items() if letters}
+
+
 def inventory(lexicon: Lexicon) -> list[str]:
     """The boundary and the lexicon's phones in code point order."""
     phones = {phone for said in lexicon.values() for pronunciation in said for phone in pronunciation}
     return [BOUNDARY, *sorted(phones)]
+
+
+def fingerprint(lexicon: Lexicon) -> str:
+    return hashlib.sha256(repr(sorted(lexicon.items())).encode()).hexdigest()[:16]
 
 
 def dump(lexicon: Lexicon, count: Counter[str]) -> bytes:

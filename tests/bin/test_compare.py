@@ -6,6 +6,7 @@ import io
 import json
 import re
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 from rich.console import Console
 
 from asrtts import config, experiment
+from asrtts.alignment import textgrid
+from asrtts.alignment.intervals import Alignment, Interval
 from asrtts.bin import compare, score
 from asrtts.comparison import fairness, plots, table
 from asrtts.registry import UserError
@@ -477,6 +480,37 @@ def test_a_word_comes_as_late_as_its_last_token(recipe: Path) -> None:
     Path("words.ctm").write_text("u1 1 0.3\n")
     with pytest.raises(UserError, match="words.ctm:1: no CTM"):
         compare.main([exp, "--test", "test", "--alignment", "words.ctm"])
+
+
+def spoken_and_emitted(exp: str, split: Callable[[str], list[str]], late: float) -> None:
+    """A TextGrid of each utterance, whose units last 0.5 s, and a decoding that emits each so much after its end."""
+    path = Path(exp, "decode/test.jsonl")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        units = split(line["hyp"])
+        line["tokens"] = [{"token": f"▁{u}", "time": 0.5 * n + late} for n, u in enumerate(units, 1)]
+        words = [Interval(u.upper(), 0.5 * n - 0.5, 0.5 * n) for n, u in enumerate(units, 1)]
+        Path("grids").mkdir(exist_ok=True)
+        Path(f"grids/{line['utt_id']}.TextGrid").write_text(
+            textgrid.text(Alignment(line["utt_id"], 0.5 * len(units), words, []))
+        )
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_the_delay_is_measured_against_textgrids_too_whatever_their_case(recipe: Path) -> None:
+    exp = decoded("ctc", PERFECT)
+    spoken_and_emitted(exp, str.split, 0.08)
+    delay = compared(exp, "--alignment", "grids")["systems"][0]["measures"]["emission_delay_ms"]
+    assert delay["value"] == pytest.approx([80.0, 80.0], abs=1e-6)
+
+
+def test_text_without_blanks_has_the_delays_of_its_characters(recipe: Path) -> None:
+    texts = {u: text.replace(" ", "") for u, text in TEXTS.items()}
+    write_manifest(texts)
+    exp = decoded("ctc", texts)
+    spoken_and_emitted(exp, list, -0.04)
+    delay = compared(exp, "--alignment", "grids")["systems"][0]["measures"]["emission_delay_ms"]
+    assert delay["value"] == pytest.approx([-40.0, -40.0], abs=1e-6)
 
 
 def pair_table(page: str) -> list[dict[str, str]]:

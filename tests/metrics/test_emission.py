@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from asrtts.metrics.emission import delays, read_ctm, word_times
+from asrtts.metrics.emission import character_times, delays, read_ctm, word_times
 from asrtts.registry import UserError
 
 
@@ -21,6 +21,11 @@ from asrtts.registry import UserError
 )
 def test_pieces_become_words(pieces: list[tuple[str, float]], words: list[tuple[str, float]]) -> None:
     assert word_times(pieces) == words
+
+
+def test_pieces_become_characters() -> None:
+    tokens = [("▁打开", 0.2), ("灯", 0.5), ("<space>", 0.6), ("a▁b", 0.7)]
+    assert character_times(tokens) == [("打", 0.2), ("开", 0.2), ("灯", 0.5), ("a", 0.7), ("b", 0.7)]
 
 
 def test_right_words_alone_have_a_delay() -> None:

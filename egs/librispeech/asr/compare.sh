@@ -11,8 +11,10 @@ seed=1             # of weights, batches and augmentation, or several; runs are 
 options "$@"
 each=(./run.sh --stage 3 --stop-stage 5 --seed SEED --test "$test" ${preset:+--preset "$preset"}) exp=exp/${preset:+$preset-}
 
+stage 2 "Alignment"  asrtts align "data/$test" --learn data/train --out "data/alignment/$test"
 for_each_seed 3 "CTC, seed SEED"         "${each[@]}" --head ctc --exp "${exp}ctc-SEED"
 for_each_seed 3 "Transducer, seed SEED"  "${each[@]}" --head transducer --exp "${exp}transducer-SEED"
 for_each_seed 3 "Attention, seed SEED"   "${each[@]}" --head attention --exp "${exp}attention-SEED"
 for_each_seed 3 "Hybrid, seed SEED"      "${each[@]}" --head hybrid --exp "${exp}hybrid-SEED"
-stage 5 "Comparison"  asrtts compare "$exp"{ctc,transducer,attention,hybrid}-[0-9]* --test "data/$test"
+stage 5 "Comparison"  asrtts compare "$exp"{ctc,transducer,attention,hybrid}-[0-9]* --test "data/$test" \
+  --alignment "data/alignment/$test/$test.ctm"

@@ -12,7 +12,9 @@ options "$@"
 own=-$lang own=${own#-en}  # ending of the folders: none for en, -zh for zh
 each=(./run.sh --stage 3 --stop-stage 5 --lang "$lang" --seed SEED)
 
+stage 2 "Alignment"  asrtts align "data$own/test" --learn "data$own/dev"
 for_each_seed 3 "CTC, seed SEED"         "${each[@]}" --head ctc --exp "exp$own/ctc-SEED"
 for_each_seed 3 "Transducer, seed SEED"  "${each[@]}" --head transducer --exp "exp$own/transducer-SEED"
 for_each_seed 3 "Attention, seed SEED"   "${each[@]}" --head attention --exp "exp$own/attention-SEED"
-stage 5 "Comparison"  asrtts compare "exp$own"/{ctc,transducer,attention}-[0-9]* --test "data$own/test" --out "exp$own/compare"
+stage 5 "Comparison"  asrtts compare "exp$own"/{ctc,transducer,attention}-[0-9]* --test "data$own/test" \
+  --alignment "data$own/alignment/test.ctm" --out "exp$own/compare"

@@ -1,0 +1,1 @@
+"""When each word and each phone of a known text is spoken."""

@@ -1,0 +1,276 @@
+"""The built-in aligner: hidden Markov models of single phones, trained on the very recordings that are aligned.
+
+Each phone is three states, each state a mixture of Gaussians over cepstra and their first and second differences (Young
+et al., The HTK Book, chapter 8). Training begins with the frames divided evenly among the states (a flat start), then
+aligns and estimates in turn (Viterbi training) while mixtures grow, as Kaldi's monophone recipe does. No other corpus,
+recognizer or package is needed.
+
+Departures from Kaldi: a pause is one mixture in three states, phones too rare to be learnt share one model, and every
+search is exact.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, groupby, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asrtts.alignment import graph
+from asrtts.alignment.graph import Graph
+from asrtts.alignment.intervals import Alignment, Interval, Unaligned
+from asrtts.alignment.mixtures import Mixtures
+from asrtts.data import audio, features
+from asrtts.data.utterance import Utterance
+from asrtts.registry import UserError
+from asrtts.text import normalization
+from asrtts.text.phones import Lexicon
+
+MODEL = "hmm.npz"
+ROUNDS = 30  # of training
+FIXED = range(11, 29, 2)  # rounds in which mixtures alone change: most of the alignment stands by then
+GROWING = 24  # rounds in which mixtures grow
+GAUSSIANS = 1000  # in all, as in Kaldi's recipe; fewer where there is little data
+FRAMES_EACH = 60  # for a Gaussian, at least
+TRAINED_HOURS = 3.0  # of the shortest utterances: more would hardly move a boundary
+RARE = 10  # a phone heard less often has no model of its own
+SPOKEN_NOISE = "spn"  # the phone of words without pronunciation; rare phones share its model
+CEPSTRA, BINS = 13, 26
+WINDOW = 1  # frames to either side, over which differences are taken
+GROUP = 200  # utterances of a speaker whose mean is taken together
+LARGEST = 400_000_000  # bytes of a search; an hour in one piece would take more
+
+Words = Sequence[Sequence[Sequence[str]]]  # of an utterance: word, pronunciation, phone
+Report = Callable[[Sequence[Any], str], Iterable[Any]]  # shows progress: yields these; what is done with them
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What is trained: mixtures by kind of state, and how long states last."""
+
+    number: dict[str, int]  # of every phone
+    mixtures: Mixtures
+    log_stay: np.ndarray  # (kinds of states,)
+    log_leave: np.ndarray
+    scale: np.ndarray  # (D,) float32, what frames are multiplied with
+    sample_rate: int
+
+    def save(self, path: Path) -> None:
+        """Written beside its goal and renamed."""
+        arrays = {name: getattr(self.mixtures, name) for name in ("first", "weights", "means", "variances")}
+        arrays |= {"log_stay": self.log_stay, "log_leave": self.log_leave, "scale": self.scale}
+        phones, numbers = np.array(list(self.number)), np.array(list(self.number.values()))
+        beside = path.with_name(path.name + ".part")
+        with open(beside, "wb") as file:
+            np.savez(file, phones=phones, numbers=numbers, sample_rate=self.sample_rate, **arrays)
+        os.replace(beside, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Model:
+        with np.load(path, allow_pickle=False) as held:
+            number = dict(zip(held["phones"].tolist(), held["numbers"].tolist(), strict=True))
+            mixtures = Mixtures(held["first"], held["weights"], held["means"], held["variances"])
+            return cls(number, mixtures, held["log_stay"], held["log_leave"], held["scale"], int(held["sample_rate"]))
+
+
+# Training ---------------------------------------------------------------------------------------------------------
+
+
+def train(utterances: Sequence[Utterance], lexicon: Lexicon, folder: Path, report: Report) -> None:
+    """Train on the utterances and keep the model in the folder. The same call gives the same model.
+
+    Args:
+        lexicon: the pronunciations of words; a word that it lacks is spoken noise.
+        report: shows progress: report(these, what is done with them) yields these.
+
+    Raises:
+        UserError: no utterance has words, or none has frames enough for them; audio cannot be read.
+    """
+    chosen = _shortest([u for u in utterances if u.text.split()])
+    words = [pronounced(utterance, lexicon) for utterance in chosen]
+    number = numbers(words)
+    graphs = [graph.build(each, number) for each in words]
+    rate = min([features.Config().sample_rate, *(u.sample_rate for u in chosen if u.sample_rate)])
+    frames = [each for group in report(groups(chosen), "reading") for each in cepstra(group, rate)]
+    paths = [_evenly(states, len(of)) for states, of in zip(graphs, frames, strict=True)]
+    every = np.concatenate(frames)
+    scale = 1 / np.maximum(every.std(axis=0), 1e-6)
+    every *= scale
+    frames = np.split(every, np.cumsum([len(of) for of in frames])[:-1])
+
+    kinds = graph.kinds(len(number))
+    most = max(kinds, min(GAUSSIANS, len(every) // FRAMES_EACH))
+    flat = Mixtures.one(np.zeros(every.shape[1]), np.ones(every.shape[1]), kinds)
+    model = Model(number, flat, np.log(np.full(kinds, 0.5)), np.log(np.full(kinds, 0.5)), scale, rate)
+    for turn in report(range(ROUNDS), "training"):
+        if turn and turn not in FIXED:
+            paths = [search(model, states, of) for states, of in zip(graphs, frames, strict=True)]
+        if all(path is None for path in paths):
+            raise UserError(
+                f"none of {len(chosen)} utterances, e.g. {chosen[-1].utt_id}, is long enough for its words; is the "
+                "text that of the recordings?"
+            )
+        model = _estimated(model, graphs, every, frames, paths, round(kinds + (most - kinds) * min(1, turn / GROWING)))
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save(folder / MODEL)
+
+
+def _estimated(
+    model: Model,
+    graphs: Sequence[Graph],
+    every: np.ndarray,
+    frames: Sequence[np.ndarray],
+    paths: Sequence[np.ndarray | None],
+    gaussians: int,
+) -> Model:
+    """The model after its mixtures and durations were estimated from these paths."""
+    of = [np.full(len(f), -1) if p is None else s.kind[p] for s, f, p in zip(graphs, frames, paths, strict=True)]
+    stays = [
+        np.zeros(len(f), bool) if p is None else np.diff(p, append=-1) == 0 for f, p in zip(frames, paths, strict=True)
+    ]
+    kinds, stayed = np.concatenate(of), np.concatenate(stays)
+    heard = kinds >= 0
+    count = np.bincount(kinds[heard], minlength=len(model.log_stay))
+    share = (np.bincount(kinds[heard], stayed[heard], len(count)) + 1) / (count + 2)
+    mixtures = model.mixtures.improved(every[heard], kinds[heard], gaussians)
+    return Model(model.number, mixtures, np.log(share), np.log1p(-share), model.scale, model.sample_rate)
+
+
+def _shortest(utterances: Sequence[Utterance]) -> list[Utterance]:
+    """A flat start finds its way most easily in them. By speaker, as `groups` wants them."""
+    if not utterances:
+        raise UserError("no utterance has words to align")
+    order = sorted(utterances, key=lambda u: (u.seconds, u.utt_id))
+    before = accumulate((u.seconds for u in order), initial=0.0)
+    chosen = [u for u, seconds in zip(order, before, strict=False) if seconds < 3600 * TRAINED_HOURS]
+    return sorted(chosen, key=lambda u: (u.speaker, u.utt_id))
+
+
+def numbers(words: Sequence[Words]) -> dict[str, int]:
+    """Of phones: the pause, spoken noise, then those that are common enough; the others have spoken noise's."""
+    count = Counter(phone for utterance in words for said in utterance for phone in said[0])
+    common = sorted(phone for phone, times in count.items() if times >= RARE and phone != SPOKEN_NOISE)
+    return {phone: number for number, phone in enumerate([graph.PAUSE, SPOKEN_NOISE, *common])}
+
+
+def _evenly(states: Graph, frames: int) -> np.ndarray | None:
+    """Frames divided evenly among the states of the first pronunciations, without pauses if there are too few."""
+    straight = states.straight
+    for way in (straight, straight[graph.STATES : -graph.STATES]):
+        if frames >= len(way):
+            return way[np.arange(frames) * len(way) // frames]
+
+
+# Aligning ---------------------------------------------------------------------------------------------------------
+
+
+def align(
+    utterances: Sequence[Utterance], lexicon: Lexicon, folder: Path, report: Report
+) -> Iterator[Alignment | Unaligned]:
+    """The alignment of each utterance, or why it has none, by the model that `train` left in the folder.
+
+    In the order of speakers. Arguments and errors as of `train`.
+    """
+    model = Model.load(folder / MODEL)
+    ordered = sorted(utterances, key=lambda u: u.speaker)
+    for group in report(groups(ordered), "aligning"):
+        for utterance, frames in zip(group, cepstra(group, model.sample_rate), strict=True):
+            yield _aligned(model, utterance, frames * model.scale, lexicon)
+
+
+def _aligned(model: Model, utterance: Utterance, frames: np.ndarray, lexicon: Lexicon) -> Alignment | Unaligned:
+    words = normalization.words(utterance.text)
+    if not words:
+        return Alignment(utterance.utt_id, utterance.seconds, [], [])
+    states = graph.build(pronounced(utterance, lexicon), model.number)
+    if len(frames) * len(states.kind) > LARGEST:
+        return Unaligned(utterance.utt_id, f"{utterance.seconds:.0f} s and {len(words)} words in one piece; cut it up")
+    path = search(model, states, frames)
+    if path is None:
+        return Unaligned(utterance.utt_id, f"{utterance.seconds:.2f} s are too short for its {len(words)} words")
+    hop = features.Config().hop_seconds
+    phones: list[Interval] = []
+    ends: dict[int, tuple[float, float]] = {}  # of each word, by its number
+    for node, run in groupby(enumerate(states.node[path].tolist()), lambda at: at[1]):
+        at = [frame for frame, _ in run]
+        phone, word = states.nodes[node]
+        if phone != graph.PAUSE:
+            phones.append(Interval(phone, at[0] * hop, min((at[-1] + 1) * hop, utterance.seconds)))
+            ends[word] = ends.get(word, phones[-1][1:])[0], phones[-1].end
+    return Alignment(
+        utterance.utt_id, utterance.seconds, [Interval(words[n], *times) for n, times in ends.items()], phones
+    )
+
+
+def search(model: Model, states: Graph, frames: np.ndarray) -> np.ndarray | None:
+    """The likeliest state of each frame (T,); None if there are too few frames for the words."""
+    from asrtts.alignment import viterbi_kernels
+
+    kinds, column = np.unique(states.kind, return_inverse=True)
+    scores = model.mixtures.log_likelihoods(frames, kinds)
+    leave = model.log_leave[states.kind]
+    path, score = viterbi_kernels.best_path(
+        scores,
+        column.astype(np.int32),
+        model.log_stay[states.kind],
+        states.first_arc,
+        states.origin,
+        states.chance + leave[states.origin],
+        states.begin,
+        states.end + leave,
+    )
+    return path if score > -np.inf else None
+
+
+# What both hear ---------------------------------------------------------------------------------------------------
+
+
+def pronounced(utterance: Utterance, lexicon: Lexicon) -> Words:
+    return [lexicon.get(word, [(SPOKEN_NOISE,)]) for word in normalization.words(utterance.text)]
+
+
+def groups(ordered: Iterable[Utterance]) -> list[list[Utterance]]:
+    """Neighbours of one speaker; one whose speaker is unknown is alone."""
+    found: list[list[Utterance]] = []
+    for speaker, same in groupby(ordered, lambda u: u.speaker):
+        while chunk := list(islice(same, GROUP if speaker else 1)):
+            found.append(chunk)
+    return found
+
+
+def cepstra(group: Sequence[Utterance], sample_rate: int) -> list[np.ndarray]:
+    """Mel cepstra and their first and second differences (T, 39) float32, less their mean over the utterances."""
+    waves = [audio.read(u, sample_rate) for u in group]
+    config = features.Config(sample_rate=sample_rate, num_bins=BINS)
+    bands = [features.fbank(config, [wave])[0][0].numpy() for wave in waves]
+    static = [each @ _cosines() for each in bands]
+    mean = np.concatenate(static).mean(axis=0)
+    return [_with_differences(each - mean) for each in static]
+
+
+@lru_cache(maxsize=1)
+def _cosines() -> np.ndarray:
+    """(BINS, CEPSTRA), the orthonormal discrete cosine transform of type II."""
+    places = np.pi / BINS * (np.arange(BINS) + 0.5)
+    table = np.cos(places[:, None] * np.arange(CEPSTRA)) * np.sqrt(2 / BINS)
+    table[:, 0] *= np.sqrt(0.5)
+    return table.astype(np.float32)
+
+
+def _with_differences(static: np.ndarray) -> np.ndarray:
+    first = _differences(static)
+    return np.concatenate([static, first, _differences(first)], axis=1)
+
+
+def _differences(values: np.ndarray) -> np.ndarray:
+    """The slope of a line through 2 WINDOW + 1 frames (The HTK Book, equation 5.16)."""
+    padded = np.pad(values, ((WINDOW, WINDOW), (0, 0)), mode="edge")
+    count, steps = len(values), range(1, WINDOW + 1)
+    slope = sum(n * (padded[WINDOW + n :][:count] - padded[WINDOW - n :][:count]) for n in steps)
+    return slope / (2 * sum(n * n for n in steps))

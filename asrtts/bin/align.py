@@ -1,0 +1,142 @@
+"""Find when each word of the manifests is spoken, and write it as CTM files and, if wanted, TextGrids.
+
+    asrtts align data/test --learn data/train
+
+trains the built-in aligner on both and writes data/alignment/test.ctm. Words are spelled out, or pronounced as a
+lexicon or espeak-ng says (--lexicon, --lang). docs/aligning.md says more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from asrtts import __version__, registry, storage
+from asrtts.alignment import intervals, textgrid
+from asrtts.alignment.intervals import Alignment, Unaligned
+from asrtts.config import ArgumentParser, warn
+from asrtts.data import manifest
+from asrtts.data.utterance import Utterance
+from asrtts.registry import UserError
+from asrtts.text import normalization, phones
+from asrtts.text.phones import Lexicon
+from asrtts.training import parallel
+
+ABOUT = "align.json"
+
+
+def parser() -> ArgumentParser:
+    options = ArgumentParser("align", __doc__)
+    add = options.add_argument
+    add("manifest", nargs="+", type=Path, help="what is aligned, e.g. data/test")
+    learn = "recordings to learn from too, that are not aligned; repeatable. Those that are aligned may be too few"
+    add("--learn", action="append", default=[], type=Path, metavar="MANIFEST", help=learn)
+    add("--aligner", default="hmm", help=f"{', '.join(registry.names('asrtts.alignment.aligners'))} (default: hmm)")
+    add("--lexicon", type=Path, help="a Kaldi lexicon.txt or CMU dictionary; without it words are spelled out")
+    add("--lang", help="the language in which espeak-ng pronounces the words, e.g. en-us")
+    add(
+        "--textgrid",
+        action="store_true",
+        help="write a TextGrid of each utterance too, DIR/<manifest>/<utt_id>.TextGrid",
+    )
+    out = "default: alignment beside the first manifest, e.g. data/alignment"
+    add("--out", type=Path, metavar="DIR", help=out)
+    add("--threads", type=int, default=0, help="default: all cores")
+    return options
+
+
+def main(argv: list[str]) -> None:
+    args = parser().parse_args(argv)
+    if args.lexicon and args.lang:
+        raise UserError("--lexicon and --lang both say how words are pronounced; leave one of them out")
+    parallel.use_threads(args.threads)
+    aligner = registry.find("asrtts.alignment.aligners", args.aligner)
+    paths = {path.stem: path for path in map(manifest.locate, args.manifest)}
+    if len(paths) < len(args.manifest):
+        raise UserError("two of the manifests have one name; align them apart, each with an --out of its own")
+    read = {name: list(manifest.read(path)) for name, path in paths.items()}
+    learnt = [path for path in dict.fromkeys(map(manifest.locate, args.learn)) if path not in paths.values()]
+    everyone = [*chain.from_iterable(read.values()), *chain.from_iterable(map(manifest.read, learnt))]
+    lexicon = pronunciations(args.lexicon, args.lang, everyone)
+    out = args.out or args.manifest[0].parent / "alignment"
+    about = {"aligner": args.aligner, "manifests": {name: manifest.fingerprint(path) for name, path in paths.items()}}
+    about |= {"learn": [manifest.fingerprint(path) for path in learnt]}
+    about |= {"pronunciations": phones.fingerprint(lexicon)}
+    with storage.held(out):
+        if not is_begun(out, about):
+            aligner.train(everyone, lexicon, out, shown)
+            storage.write(out / ABOUT, json.dumps({"asrtts": __version__, **about}, indent=1) + "\n")
+        for name, utterances in read.items():
+            if (out / f"{name}.ctm").is_file() and ((out / name).is_dir() or not args.textgrid):
+                say(f"{out / name}.ctm: finished before, of the same recordings and pronunciations")
+                continue
+            write(out, name, utterances, list(aligner.align(utterances, lexicon, out, shown)), args.textgrid)
+
+
+def pronunciations(lexicon: Path | None, lang: str | None, utterances: Sequence[Utterance]) -> Lexicon:
+    """Of the words that are spoken, as far as there are any; a lexicon may have them in other letters."""
+    vocabulary = Counter(word for utterance in utterances for word in normalization.words(utterance.text))
+    if lang:
+        return phones.spoken_lexicon(vocabulary, lang)
+    if not lexicon:
+        return phones.spelled_lexicon(vocabulary)
+    given = phones.read_lexicon(lexicon)
+    folded = {word.casefold(): said for word, said in given.items()}
+    found = {word: said for word in vocabulary if (said := given.get(word) or folded.get(word.casefold()))}
+    if absent := [word for word, _ in vocabulary.most_common() if word not in found]:
+        count, few = sum(vocabulary[word] for word in absent), ", ".join(absent[:3])
+        if not found:
+            raise UserError(f"{lexicon}: has none of the {len(absent)} words, e.g. {few}; is it of this corpus?")
+        warn(f"{lexicon}: {len(absent)} words ({count} times) are missing and aligned as noise, e.g. {few}")
+    return found
+
+
+def is_begun(out: Path, about: dict[str, Any]) -> bool:
+    """Whether the folder holds a model of these recordings. Raises UserError if it is one of others."""
+    path = out / ABOUT
+    if not path.is_file():
+        return False
+    before = storage.json_object(path.read_bytes(), str(path), "delete the folder")
+    for key, value in about.items():
+        if before.get(key) != value:
+            other = {"manifests": "recordings or texts", "learn": "recordings to learn from"}.get(key, key)
+            raise UserError(f"{out}: holds an alignment of other {other}; delete it, or name another folder with --out")
+    return True
+
+
+def write(
+    out: Path, name: str, utterances: Sequence[Utterance], found: Iterable[Alignment | Unaligned], grids: bool
+) -> None:
+    """OUT/<name>.ctm in the manifest's order and, with `grids`, a TextGrid of each; says what was left out."""
+    aligned = {each.utt_id: each for each in found}
+    there = [each for u in utterances if isinstance(each := aligned[u.utt_id], Alignment)]
+    if missing := [each for each in aligned.values() if isinstance(each, Unaligned)]:
+        first = missing[0]
+        warn(f"{name}: {len(missing)} of {len(utterances)} utterances are left out, e.g. {first.utt_id}: {first.why}")
+    if grids:
+        shutil.rmtree(out / name, ignore_errors=True)
+        beside = out / f"{name}.part"
+        for each in there:
+            storage.write(beside / f"{each.utt_id.replace('/', '_')}.TextGrid", textgrid.text(each))
+        os.replace(beside, out / name)
+    storage.write(out / f"{name}.ctm", "".join(line for each in there for line in intervals.ctm(each)))
+    words = sum(len(each.words) for each in there)
+    say(f"{out / name}.ctm: {words} words in {len(there)} utterances" + f"; TextGrids in {out / name}" * grids)
+
+
+def shown(these: Sequence[Any], doing: str) -> Iterable[Any]:
+    return track(these, doing, console=Console(stderr=True), transient=True)
+
+
+def say(message: str) -> None:
+    print(message, file=sys.stderr)

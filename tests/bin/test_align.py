@@ -1,0 +1,123 @@
+"""asrtts align: from manifests to CTM files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from asrtts.alignment import textgrid
+from asrtts.alignment.aligners import hmm
+from asrtts.bin import align
+from asrtts.data import manifest
+from asrtts.metrics import emission
+from asrtts.registry import UserError
+
+
+@pytest.fixture
+def recipe(tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with manifests of words that are letters, each letter a tone; the cwd is there."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("train", "test"):
+        manifest.write(tmp_path / "data" / f"{name}.jsonl", manifest.read(tones / "data" / name))
+    return tmp_path
+
+
+def test_every_word_of_every_manifest_is_in_its_ctm(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    align.main(["data/train", "data/test", "--textgrid"])
+    assert (
+        "data/alignment/test.ctm: 4 words in 4 utterances; TextGrids in data/alignment/test" in capsys.readouterr().err
+    )
+    spoken = emission.read_ctm(recipe / "data/alignment/test.ctm")
+    texts = {u.utt_id: u for u in manifest.read("data/test")}
+    assert list(spoken) == list(texts)
+    for utt_id, words in spoken.items():  # one word each, from beginning to end
+        assert [word for word, _ in words] == [texts[utt_id].text]
+        assert words[0][1] == pytest.approx(texts[utt_id].seconds, abs=0.05)
+    assert textgrid.read_words(recipe / "data/alignment/test") == {
+        u: [(word, pytest.approx(end, abs=1e-3)) for word, end in words] for u, words in spoken.items()
+    }
+    phones = textgrid.parse(Path("data/alignment/test/test-0.TextGrid").read_text(), "")["phones"]
+    assert "".join(label for label, _, _ in phones) == texts["test-0"].text.lower()
+
+
+def test_what_is_finished_is_left_alone_and_what_was_broken_off_goes_on(
+    recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    align.main(["data/train", "data/test"])
+    whole = Path("data/alignment/test.ctm").read_text()
+    monkeypatch.setattr(hmm, "train", lambda *_: pytest.fail("trained again"))
+    align.main(["data/train", "data/test"])
+    assert capsys.readouterr().err.count("finished before") == 2
+    Path("data/alignment/test.ctm").unlink()
+    align.main(["data/train", "data/test", "--textgrid"])
+    assert Path("data/alignment/test.ctm").read_text() == whole
+    assert Path("data/alignment/train").is_dir()
+
+
+def test_recordings_to_learn_from_are_not_aligned(recipe: Path) -> None:
+    align.main(["data/train", "data/test"])
+    align.main(["data/test", "--learn", "data/train", "--out", "alone"])
+    assert Path("alone/test.ctm").read_text() == Path("data/alignment/test.ctm").read_text()  # the same model
+    assert not Path("alone/train.ctm").exists()
+    with pytest.raises(UserError, match="alone: holds an alignment of other recordings to learn from"):
+        align.main(["data/test", "--out", "alone"])
+
+
+def test_a_folder_of_other_recordings_is_refused(recipe: Path) -> None:
+    align.main(["data/train", "data/test"])
+    with pytest.raises(
+        UserError, match="data/alignment: holds an alignment of other recordings or texts; delete it, or name"
+    ):
+        align.main(["data/train"])
+    Path("words.txt").write_text("".join(f"{u.text} x y\n" for u in manifest.read("data/train")))
+    with pytest.raises(UserError, match="holds an alignment of other pronunciations"):
+        align.main(["data/train", "data/test", "--lexicon", "words.txt"])
+    Path("data/alignment/align.json").write_text("{")
+    with pytest.raises(UserError, match="align.json: not JSON .* delete the folder"):
+        align.main(["data/train", "data/test"])
+
+
+def test_a_lexicon_may_be_of_other_case_and_its_gaps_are_told(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [u.text for name in ("train", "test") for u in manifest.read(f"data/{name}")]
+    Path("lexicon.txt").write_text("".join(f"{word.lower()} {' '.join(word)}\n" for word in words[1:]))
+    align.main(["data/train", "data/test", "--lexicon", "lexicon.txt"])
+    assert (
+        f"lexicon.txt: 1 words (1 times) are missing and aligned as noise, e.g. {words[0]}" in capsys.readouterr().err
+    )
+    Path("lexicon.txt").write_text("other o t h\n")
+    with pytest.raises(UserError, match=r"lexicon.txt: has none of the \d+ words, e.g. .*; is it of this corpus?"):
+        align.main(["data/train", "data/test", "--lexicon", "lexicon.txt", "--out", "other"])
+    assert not Path("other").exists()
+
+
+def test_mistakes_are_one_line(recipe: Path) -> None:
+    with pytest.raises(UserError, match="--lexicon and --lang both say"):
+        align.main(["data/train", "--lexicon", "a", "--lang", "en-us"])
+    with pytest.raises(UserError, match="no aligner is named 'hmn'; did you mean 'hmm'?"):
+        align.main(["data/train", "--aligner", "hmn"])
+    with pytest.raises(UserError, match="no such manifest"):
+        align.main(["data/trian"])
+    with pytest.raises(UserError, match="two of the manifests have one name"):
+        align.main(["data/train", "data/train.jsonl"])
+    lines = [json.loads(line) for line in Path("data/test.jsonl").read_text().splitlines()]
+    lines[1]["audio"] = "gone.wav"
+    Path("data/test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(UserError, match="gone.wav: the audio of test-1 is gone"):
+        align.main(["data/test"])
+    assert not Path("data/alignment/align.json").exists()
+
+
+def test_what_cannot_be_aligned_is_left_out_and_told(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [json.loads(line) for line in Path("data/test.jsonl").read_text().splitlines()]
+    lines[1]["text"] = "ABCDEABCDE" * 20
+    Path("data/test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    align.main(["data/train", "data/test"])
+    told = " ".join(capsys.readouterr().err.split())
+    assert "test: 1 of 4 utterances are left out, e.g. test-1: " in told and "s are too short for its 1 words" in told
+    assert [line.split()[0] for line in Path("data/alignment/test.ctm").read_text().splitlines()] == [
+        "test-0",
+        "test-2",
+        "test-3",
+    ]
