@@ -97,7 +97,7 @@ def main(argv: list[str]) -> None:
     rows = listing.rows(systems, common, texts, judged, split)
     heard = listing.informative(rows, args.page_audio)
     of = [common[rows[number]["id"]] for number in heard]
-    steps = media.media(systems, of, args.quick)
+    steps = media.media(systems, of, args.quick, spoken)
     for drawn in track(steps, "drawing", len(systems) + 1, console=console, transient=True):
         shown = dict(zip(heard, drawn, strict=True))
     storage.write(args.out / "compare.html", page.html(comparison, systems, rows, shown))

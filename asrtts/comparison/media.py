@@ -27,16 +27,19 @@ MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 Media = dict[str, Any]
 
 
-def media(systems: Sequence[System], utterances: Sequence[Utterance], quick: bool) -> Iterator[list[Media]]:
+def media(
+    systems: Sequence[System], utterances: Sequence[Utterance], quick: bool, spoken: emission.Alignment | None = None
+) -> Iterator[list[Media]]:
     """What an utterance has beside its words, a step at a time: first the sound, then system by system.
 
     Each step gives the same list, one record an utterance, with more in it: `audio` (or `silent`: why it cannot be
-    heard), `spectrogram`, `words` (of every system: [word, seconds]) and `pictures`; `why`, where there is nothing.
+    heard), `spectrogram`, `spoken` (of the alignment, where it has the utterance), `words` (of every system: [word,
+    seconds]) and `pictures`; `why`, where there is nothing.
     """
     feature = systems[0].members[0].settings.features
     waves = [_wave(utterance, feature) for utterance in utterances]
     found: list[Media] = []
-    for wave in waves:
+    for utterance, wave in zip(utterances, waves, strict=True):
         if isinstance(wave, Missing):
             found.append({"why": str(wave), "words": [], "pictures": []})
         else:
@@ -44,6 +47,8 @@ def media(systems: Sequence[System], utterances: Sequence[Utterance], quick: boo
             heard = sound(wave, feature.sample_rate)
             shown = {"silent" if isinstance(heard, Missing) else "audio": heard}
             shown["spectrogram"] = spectrogram(feature, wave)
+            if spoken and (words := spoken.get(utterance.utt_id)):
+                shown["spoken"] = [[word, round(end, 2)] for word, end in words]
             found.append({**shown, "seconds": seconds, "top": feature.top_hz, "words": [], "pictures": []})
     yield found
     for system in systems:

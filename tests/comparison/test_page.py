@@ -37,7 +37,9 @@ def page(trained: Callable[[str], Path], tones: Path, tmp_path_factory: pytest.T
     exps = [str(folder / head) for head in methods]
     unequal = ["--allow", "search", "--allow", "training"]
     said = ["--test", str(tones / "data/test"), "--out", str(folder / "out"), "--page-audio", "2"]
-    compare.main([*exps, *said, *unequal])
+    refs = [json.loads(line) for line in (tones / "data/test.jsonl").read_text().splitlines()]
+    (folder / "test.ctm").write_text("".join(f"{ref['utt_id']} 1 0.0 0.25 {ref['text']}\n" for ref in refs))
+    compare.main([*exps, *said, *unequal, "--alignment", str(folder / "test.ctm")])
     return folder / "out" / "compare.html"
 
 
@@ -71,6 +73,7 @@ def test_an_utterance_with_sound_has_a_picture_of_every_head_or_a_reason(page: P
     for number in data["media"]:
         media = held(page, f"media-{number}")
         assert media["audio"].startswith("data:audio/mpeg;base64,") and len(media["words"]) == 3
+        assert media["spoken"] == [[data["rows"][number]["ref"].replace(" ", ""), 0.25]]
         heads = {(picture["system"], picture.get("head")) for picture in media["pictures"]}
         assert {system for system, _ in heads} == {"ctc", "transducer", "hybrid"}
         for picture in media["pictures"]:
@@ -402,6 +405,15 @@ def test_words_that_follow_fast_stand_on_two_lines(browser: Any, tmp_path: Path,
     name = "const l = document.querySelector('.words .rows > span'); return [l.scrollWidth, l.clientWidth]"
     needed, room = browser.execute_script(name)
     assert needed <= room  # the system is named in full
+
+
+def test_what_was_spoken_stands_above_what_was_out(browser: Any, tmp_path: Path) -> None:
+    looked_at(browser, tmp_path / "compare.html", {"words": [[["A", 1.1]]], "spoken": [["A", 0.9]]})
+    names = [each.text for each in browser.find_elements("css selector", ".track.words .rows > span")]
+    places = [each.get_attribute("style") for each in browser.find_elements("css selector", ".spoken > span")]
+    assert names[0] == "spoken" and len(names) == 2
+    assert ["45" in places[0], "55" in places[1]] == [True, True]  # percent of two seconds
+    assert "its end in the alignment" in browser.find_element("css selector", ".look").text
 
 
 def test_another_width_closes_nothing(browser: Any, page: Path) -> None:

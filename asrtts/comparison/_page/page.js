@@ -232,7 +232,9 @@ function look(details, number) {
     slider(track("map", make("div", {class: "rows"}, make("span", {style: "top:8%"}, `${of.top / 1000} kHz`),
       make("span", {style: "top:92%"}, "0")), hear), "time in the spectrogram"),
     track("axis", "", ...ticks.map((seconds) => span(seconds, `${seconds} s`))));
-  details.append(make("h4", {}, "When each word was out ", make("small", {}, "the frame of its last token")));
+  const when = of.spoken ? "the frame of its last token; in the first line its end in the alignment" : "the frame of its last token";
+  details.append(make("h4", {}, "When each word was out ", make("small", {}, when)));
+  if (of.spoken) details.append(spoken(of.spoken, "spoken", of, track, labels, span));
   of.words.forEach((words, system) => details.append(spoken(words, data.names[system], of, track, labels, span)));
   for (const picture of of.pictures) details.append(...drawn(picture, of, track, slider, labels, span));
   follow(player, lines, sliders, of.seconds);
