@@ -8,6 +8,7 @@ import torch
 LEAST_VARIANCE = 0.01  # of frames whose variance is 1 over the whole data
 LEAST_FRAMES = 10.0  # a component of fewer is dropped
 POWER = 0.25  # components go to states as their frames to this power, as in Kaldi's gmm-est
+CHUNK = 4096  # frames that are looked at together: of an hour, a matrix would have more than a gigabyte
 APART = 0.2  # standard deviations to either side, when a component becomes two
 
 
@@ -45,7 +46,9 @@ class Mixtures:
         bounds = np.concatenate([[0], np.cumsum(sizes)])
         components = np.arange(bounds[-1]) + np.repeat(self.first[mixtures] - bounds[:-1], sizes)
         found = np.empty((len(frames), len(mixtures)), np.float32)
-        viterbi_kernels.log_sums(self.log_components(frames, components).numpy(), bounds, found)
+        for start in range(0, len(frames), CHUNK):
+            part = slice(start, start + CHUNK)
+            viterbi_kernels.log_sums(self.log_components(frames[part], components).numpy(), bounds, found[part])
         return found
 
     def improved(self, frames: np.ndarray, of: np.ndarray, total: int) -> Mixtures:

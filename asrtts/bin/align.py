@@ -33,6 +33,7 @@ from asrtts.text.phones import Lexicon
 from asrtts.training import parallel
 
 ABOUT = "align.json"
+MOST_WAYS = 100  # to say a word, of which a search can keep count
 
 
 def parser() -> ArgumentParser:
@@ -93,6 +94,8 @@ def pronunciations(lexicon: Path | None, lang: str | None, utterances: Sequence[
     given = phones.read_lexicon(lexicon)
     folded = {word.casefold(): said for word, said in given.items()}
     found = {word: said for word in vocabulary if (said := given.get(word) or folded.get(word.casefold()))}
+    if many := next((word for word, said in found.items() if len(said) > MOST_WAYS), None):
+        raise UserError(f"{lexicon}: {len(found[many])} pronunciations of {many}; wanted at most {MOST_WAYS}")
     if absent := [word for word, _ in vocabulary.most_common() if word not in found]:
         count, few = sum(vocabulary[word] for word in absent), ", ".join(absent[:3])
         if not found:

@@ -131,6 +131,41 @@ def test_what_is_too_short_or_silent_of_words_is_left_out_and_the_rest_aligned(t
         hmm.train([empty], LEXICON, tmp_path, quiet)
 
 
+def test_audio_without_a_frame_or_without_numbers_does_no_harm(tmp_path: Path) -> None:
+    utterances, _, _ = corpus(tmp_path, 12)
+    wave = np.zeros(20)
+    soundfile.write(tmp_path / "tiny.wav", wave, RATE)
+    tiny = Utterance("tiny", str(tmp_path / "tiny.wav"), "dodo", seconds=20 / RATE, sample_rate=RATE)
+    hmm.train([*utterances, tiny], LEXICON, tmp_path, quiet)
+    found = {each.utt_id: each for each in hmm.align([*utterances, tiny], LEXICON, tmp_path, quiet)}
+    assert isinstance(found["tiny"], Unaligned) and len(found) == 13
+    wave[3] = np.nan
+    soundfile.write(tmp_path / "nan.wav", wave, RATE, "FLOAT")
+    nan = Utterance("nan", str(tmp_path / "nan.wav"), "dodo", seconds=20 / RATE, sample_rate=RATE)
+    with pytest.raises(UserError, match="nan.wav: the audio of nan has samples that are no numbers"):
+        hmm.train([*utterances, nan], LEXICON, tmp_path, quiet)
+
+
+def test_a_recording_too_long_for_a_search_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    utterances, _, _ = corpus(tmp_path, 12)
+    longest = max(utterances, key=lambda u: u.seconds * len(u.text))
+    frames, states = round(longest.seconds * 100), 3 * sum(len(LEXICON[w][0]) + 1 for w in longest.text.split())
+    monkeypatch.setattr(hmm, "LARGEST", frames * states - 1)
+    hmm.train(utterances, LEXICON, tmp_path, quiet)
+    found = {each.utt_id: each for each in hmm.align(utterances, LEXICON, tmp_path, quiet)}
+    left_out = [each for each in found.values() if isinstance(each, Unaligned)]
+    assert longest.utt_id in {each.utt_id for each in left_out} and len(left_out) < 6
+    assert all(each.why.endswith("in one piece; cut it up") for each in left_out)
+
+
+def test_a_damaged_model_is_one_line(tmp_path: Path) -> None:
+    utterances, _, _ = corpus(tmp_path, 4)
+    for damaged in (b"", b"PK\x03\x04 and nothing", b"hello"):
+        (tmp_path / hmm.MODEL).write_bytes(damaged)
+        with pytest.raises(UserError, match=r"hmm.npz: cannot be read .* delete .* and align again"):
+            next(hmm.align(utterances, LEXICON, tmp_path, quiet))
+
+
 def test_spoken_digits_end_where_their_recordings_end(
     corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

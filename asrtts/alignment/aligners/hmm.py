@@ -12,6 +12,7 @@ search is exact.
 from __future__ import annotations
 
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from functools import lru_cache
 from itertools import accumulate, groupby, islice
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -73,10 +75,15 @@ class Model:
 
     @classmethod
     def load(cls, path: Path) -> Model:
-        with np.load(path, allow_pickle=False) as held:
-            number = dict(zip(held["phones"].tolist(), held["numbers"].tolist(), strict=True))
-            mixtures = Mixtures(held["first"], held["weights"], held["means"], held["variances"])
-            return cls(number, mixtures, held["log_stay"], held["log_leave"], held["scale"], int(held["sample_rate"]))
+        """Raises UserError if the file is damaged or gone."""
+        try:
+            with np.load(path, allow_pickle=False) as held:
+                number = dict(zip(held["phones"].tolist(), held["numbers"].tolist(), strict=True))
+                mixtures = Mixtures(held["first"], held["weights"], held["means"], held["variances"])
+                rest = held["log_stay"], held["log_leave"], held["scale"], int(held["sample_rate"])
+        except (OSError, ValueError, KeyError, BadZipFile, EOFError, zlib.error) as error:
+            raise UserError(f"{path}: cannot be read ({error}); delete {path.parent} and align again") from None
+        return cls(number, mixtures, *rest)
 
 
 # Training ---------------------------------------------------------------------------------------------------------
@@ -189,7 +196,7 @@ def _aligned(model: Model, utterance: Utterance, frames: np.ndarray, lexicon: Le
     if not words:
         return Alignment(utterance.utt_id, utterance.seconds, [], [])
     states = graph.build(pronounced(utterance, lexicon), model.number)
-    if len(frames) * len(states.kind) > LARGEST:
+    if is_too_large(states, frames):
         return Unaligned(utterance.utt_id, f"{utterance.seconds:.0f} s and {len(words)} words in one piece; cut it up")
     path = search(model, states, frames)
     if path is None:
@@ -209,9 +216,11 @@ def _aligned(model: Model, utterance: Utterance, frames: np.ndarray, lexicon: Le
 
 
 def search(model: Model, states: Graph, frames: np.ndarray) -> np.ndarray | None:
-    """The likeliest state of each frame (T,); None if there are too few frames for the words."""
+    """The likeliest state of each frame (T,); None if there are too few frames for the words, or too many in all."""
     from asrtts.alignment import viterbi_kernels
 
+    if not len(frames) or is_too_large(states, frames):
+        return None
     kinds, column = np.unique(states.kind, return_inverse=True)
     scores = model.mixtures.log_likelihoods(frames, kinds)
     leave = model.log_leave[states.kind]
@@ -226,6 +235,10 @@ def search(model: Model, states: Graph, frames: np.ndarray) -> np.ndarray | None
         states.end + leave,
     )
     return path if score > -np.inf else None
+
+
+def is_too_large(states: Graph, frames: np.ndarray) -> bool:
+    return len(frames) * len(states.kind) > LARGEST
 
 
 # What both hear ---------------------------------------------------------------------------------------------------
@@ -245,12 +258,17 @@ def groups(ordered: Iterable[Utterance]) -> list[list[Utterance]]:
 
 
 def cepstra(group: Sequence[Utterance], sample_rate: int) -> list[np.ndarray]:
-    """Mel cepstra and their first and second differences (T, 39) float32, less their mean over the utterances."""
+    """Mel cepstra and their first and second differences (T, 39) float32, less their mean over the utterances.
+
+    Raises UserError for audio that cannot be read, or whose samples are no numbers.
+    """
     waves = [audio.read(u, sample_rate) for u in group]
+    if wrong := next((u for u, wave in zip(group, waves, strict=True) if not np.isfinite(wave).all()), None):
+        raise UserError(f"{wrong.audio}: the audio of {wrong.utt_id} has samples that are no numbers; replace the file")
     config = features.Config(sample_rate=sample_rate, num_bins=BINS)
     bands = [features.fbank(config, [wave])[0][0].numpy() for wave in waves]
     static = [each @ _cosines() for each in bands]
-    mean = np.concatenate(static).mean(axis=0)
+    mean = np.concatenate(static).sum(axis=0) / max(1, sum(map(len, static)))
     return [_with_differences(each - mean) for each in static]
 
 
@@ -270,7 +288,7 @@ def _with_differences(static: np.ndarray) -> np.ndarray:
 
 def _differences(values: np.ndarray) -> np.ndarray:
     """The slope of a line through 2 WINDOW + 1 frames (The HTK Book, equation 5.16)."""
-    padded = np.pad(values, ((WINDOW, WINDOW), (0, 0)), mode="edge")
+    padded = np.pad(values, ((WINDOW, WINDOW), (0, 0)), mode="edge" if len(values) else "constant")
     count, steps = len(values), range(1, WINDOW + 1)
     slope = sum(n * (padded[WINDOW + n :][:count] - padded[WINDOW - n :][:count]) for n in steps)
     return slope / (2 * sum(n * n for n in steps))
