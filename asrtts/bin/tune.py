@@ -37,6 +37,7 @@ TRIED = {
     "ctc_weight": (0.3, 0.5),
     "lodr_weight": (0.0, 0.1, 0.2),
 }
+OWN = ("length_bonus", "ctc_weight")  # of which a run's own value is tried, too
 SHOWN = 10  # points in the table
 RATES = {"words": ("wer", "cer"), "characters": ("cer", "wer")}  # what a point is chosen by, and which of equal ones
 
@@ -156,7 +157,8 @@ def grid(tried: Sequence[str], given: Sequence[str], full: Decoding, method: str
         if key == "length_bonus" and method.startswith("transducer"):
             continue  # its blanks weigh every token; with a bonus some models speak without end, and slowly
         if means[key] and key not in given:
-            values.setdefault(key, default)
+            own = {getattr(full, key)} - {0.0} if key in OWN else set()
+            values.setdefault(key, sorted({*default, *own}))
     if not any(values.values()):
         raise UserError(f"{method} has nothing to tune; name a language model, e.g. lm=exp/lm")
     ordered = {key: values[key] for key in TRIED if key in values}

@@ -8,6 +8,7 @@ import shutil
 import pytest
 import yaml
 
+from asrtts.asr.model import Decoding
 from asrtts.bin import decode, lm, score, tune
 from asrtts.registry import UserError
 
@@ -92,6 +93,17 @@ def test_a_wrong_option_is_one_line(tones, made, run, options, match):
     with pytest.raises(UserError, match=match) as error:
         tune.main([str(run("ctc")), str(tones / "data/dev"), f"lm={made}", *options])
     assert "\n" not in str(error.value)
+
+
+def test_what_a_run_is_decoded_with_is_among_the_points() -> None:
+    """Else the choice could be worse on dev than no choice."""
+    full = Decoding(method="joint_beam", lm="exp/lm", lm_weight=1.0, length_bonus=0.3, ctc_weight=0.4)
+    points = tune.grid([], [], full, "joint_beam")
+    assert {point["length_bonus"] for point in points} == {0.0, 0.3, 1.0, 2.0, 3.0}
+    assert {point["ctc_weight"] for point in points} == {0.3, 0.4, 0.5}
+    assert {point["lm_weight"] for point in points} == {0.0, 0.2, 0.4, 0.7, 1.0}
+    given = tune.grid(["length_bonus=1,2"], [], full, "joint_beam")
+    assert {point["length_bonus"] for point in given} == {1.0, 2.0}
 
 
 def test_a_point_that_is_alone_is_said_to_be_so(tones, made, run, capsys):
