@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,9 @@ def hiss(rng: np.random.Generator, middle: float, samples: int) -> np.ndarray:
     return 0.1 * wave / wave.std()
 
 
-def corpus(folder: Path, count: int) -> tuple[list[Utterance], Spoken, dict[str, list[tuple[str, ...]]]]:
+def corpus(
+    folder: Path, count: int, words_of: Sequence[str] = tuple(LEXICON), pauses: float = 0.4
+) -> tuple[list[Utterance], Spoken, dict[str, list[tuple[str, ...]]]]:
     """Utterances whose phones are bands of noise; when their words are spoken, and how they are pronounced."""
     rng = np.random.default_rng(0)
     utterances, spoken, chosen = [], {}, {}
@@ -51,14 +54,14 @@ def corpus(folder: Path, count: int) -> tuple[list[Utterance], Spoken, dict[str,
             return len(wave)
 
         at += add(np.zeros(rng.integers(400, 1600)))
-        for word in rng.choice(list(LEXICON), rng.integers(1, 5)):
+        for word in rng.choice(list(words_of), rng.integers(1, 5)):
             way = LEXICON[word][rng.integers(len(LEXICON[word]))]
             start = at
             for phone in way:
                 at += add(hiss(rng, PITCH[phone], rng.integers(480, 1000)))
             words.append((str(word), start / RATE, at / RATE))
             ways.append(way)
-            if rng.random() < 0.4:
+            if rng.random() < pauses:
                 at += add(np.zeros(rng.integers(400, 1600)))
         at += add(np.zeros(rng.integers(400, 1600)))
         wave = np.concatenate(waves) + 0.001 * rng.standard_normal(at)
@@ -97,6 +100,12 @@ def test_words_are_found_where_they_were_put_in_the_way_they_were_said(tmp_path:
         edges = [edge for phone in each.phones for edge in phone[1:]]
         assert edges == sorted(edges) and edges[0] >= 0 and edges[-1] <= each.seconds
         assert {word.start for word in each.words} <= {phone.start for phone in each.phones}
+
+
+def test_a_pause_behind_every_word_is_not_taken_for_its_last_sound(tmp_path: Path) -> None:
+    utterances, spoken, _ = corpus(tmp_path, 6, ["ebb"], pauses=1.0)
+    off = errors(aligned(utterances, LEXICON, tmp_path / "model"), spoken)
+    assert np.quantile(np.abs(off), 0.9) <= 0.04
 
 
 def test_the_same_call_gives_the_same_bits_and_an_utterance_alone_the_same_times(tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ ROUNDS = 30  # of training
 FIXED = range(11, 29, 2)  # rounds in which mixtures alone change: most of the alignment stands by then
 GROWING = 24  # rounds in which mixtures grow
 GAUSSIANS = 1000  # in all, as in Kaldi's recipe; fewer where there is little data
+DYNAMIC = 2.3  # log energy, 10 dB: speech with pauses has more between its loud and its quiet frames
+SHORTEST_PAUSE = 10  # frames; a stop within a word is shorter
 FRAMES_EACH = 60  # for a Gaussian, at least
 TRAINED_HOURS = 3.0  # of the shortest utterances: more would hardly move a boundary
 RARE = 10  # a phone heard less often has no model of its own
@@ -104,8 +106,9 @@ def train(utterances: Sequence[Utterance], lexicon: Lexicon, folder: Path, repor
     number = numbers(words)
     graphs = [graph.build(each, number) for each in words]
     rate = min([features.Config().sample_rate, *(u.sample_rate for u in chosen if u.sample_rate)])
-    frames = [each for group in report(groups(chosen), "reading") for each in cepstra(group, rate)]
-    paths = [_evenly(states, len(of)) for states, of in zip(graphs, frames, strict=True)]
+    heard = [each for group in report(groups(chosen), "reading") for each in hear(group, rate)]
+    paths = [_evenly(states, loudness) for states, (_, loudness) in zip(graphs, heard, strict=True)]
+    frames = [of for of, _ in heard]
     every = np.concatenate(frames)
     scale = 1 / np.maximum(every.std(axis=0), 1e-6)
     every *= scale
@@ -166,12 +169,36 @@ def numbers(words: Sequence[Words]) -> dict[str, int]:
     return {phone: number for number, phone in enumerate([graph.PAUSE, SPOKEN_NOISE, *common])}
 
 
-def _evenly(states: Graph, frames: int) -> np.ndarray | None:
-    """Frames divided evenly among the states of the first pronunciations, without pauses if there are too few."""
-    straight = states.straight
-    for way in (straight, straight[graph.STATES : -graph.STATES]):
-        if frames >= len(way):
-            return way[np.arange(frames) * len(way) // frames]
+def _evenly(states: Graph, loudness: np.ndarray) -> np.ndarray | None:
+    """Frames divided evenly among the states of the first pronunciations, but for quiet stretches, which are pauses.
+
+    None if there are fewer frames than states. Pauses among the words have no states of their own here: with them it is
+    no way through the graph, but all that is wanted of it is which frames belong to which kind of state.
+
+    Args:
+        loudness: (T,), as of `hear`.
+    """
+    way, path = states.straight[graph.STATES : -graph.STATES], np.zeros(len(loudness), np.int64)  # state 0: a pause
+    loud = ~_quiet(loudness)
+    if loud.sum() < len(way):
+        loud[:] = True
+    if loud.sum() < len(way):
+        return None
+    path[loud] = way[np.arange(loud.sum()) * len(way) // loud.sum()]
+    return path
+
+
+def _quiet(loudness: np.ndarray) -> np.ndarray:
+    """Which frames (T,) are in a long stretch that is nearer to the quietest frames than to the loudest."""
+    if len(loudness) == 0:
+        return np.zeros(0, bool)
+    low, high = np.quantile(loudness, (0.05, 0.95))
+    quiet = (loudness < (low + high) / 2) & (high - low > DYNAMIC)
+    for _, run in groupby(range(len(quiet)), lambda t: quiet[t]):
+        frames = list(run)
+        if len(frames) < SHORTEST_PAUSE:
+            quiet[frames] = False
+    return quiet
 
 
 # Aligning ---------------------------------------------------------------------------------------------------------
@@ -187,7 +214,7 @@ def align(
     model = Model.load(folder / MODEL)
     ordered = sorted(utterances, key=lambda u: u.speaker)
     for group in report(groups(ordered), "aligning"):
-        for utterance, frames in zip(group, cepstra(group, model.sample_rate), strict=True):
+        for utterance, (frames, _) in zip(group, hear(group, model.sample_rate), strict=True):
             yield _aligned(model, utterance, frames * model.scale, lexicon)
 
 
@@ -257,8 +284,11 @@ def groups(ordered: Iterable[Utterance]) -> list[list[Utterance]]:
     return found
 
 
-def cepstra(group: Sequence[Utterance], sample_rate: int) -> list[np.ndarray]:
-    """Mel cepstra and their first and second differences (T, 39) float32, less their mean over the utterances.
+def hear(group: Sequence[Utterance], sample_rate: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Frames and loudness of each utterance.
+
+    Frames (T, 39) float32 are mel cepstra, less their mean over the utterances, and their first and second differences;
+    loudness (T,) is the log of the energy of all bands.
 
     Raises UserError for audio that cannot be read, or whose samples are no numbers.
     """
@@ -269,7 +299,8 @@ def cepstra(group: Sequence[Utterance], sample_rate: int) -> list[np.ndarray]:
     bands = [features.fbank(config, [wave])[0][0].numpy() for wave in waves]
     static = [each @ _cosines() for each in bands]
     mean = np.concatenate(static).sum(axis=0) / max(1, sum(map(len, static)))
-    return [_with_differences(each - mean) for each in static]
+    loudness = [np.logaddexp.reduce(each, axis=1) for each in bands]
+    return [(_with_differences(each - mean), loud) for each, loud in zip(static, loudness, strict=True)]
 
 
 @lru_cache(maxsize=1)
