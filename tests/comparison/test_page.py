@@ -407,6 +407,17 @@ def test_words_that_follow_fast_stand_on_two_lines(browser: Any, tmp_path: Path,
     assert needed <= room  # the system is named in full
 
 
+def test_words_of_one_moment_and_words_out_of_order_can_be_read(browser: Any, tmp_path: Path) -> None:
+    words = [["set", 1.5], ["the", 0.4], ["radio", 1.9], ["to", 0.4], ["three", 0.4]]
+    looked_at(browser, tmp_path / "compare.html", {"words": [words]})
+    assert [each.text for each in browser.find_elements("css selector", ".spoken > span")] == [
+        "the to three",
+        "set",
+        "radio",
+    ]
+    assert overlaps(browser, ".spoken > span") == []
+
+
 def test_what_was_spoken_stands_above_what_was_out(browser: Any, tmp_path: Path) -> None:
     looked_at(browser, tmp_path / "compare.html", {"words": [[["A", 1.1]]], "spoken": [["A", 0.9]]})
     names = [each.text for each in browser.find_elements("css selector", ".track.words .rows > span")]

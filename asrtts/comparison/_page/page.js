@@ -242,10 +242,14 @@ function look(details, number) {
 
 const picture_width = () => list.clientWidth - 110;  // pixels, about
 
-// Words end where they were out; one that would reach into its neighbour stands a line higher.
+// Words end where they were out, those of one moment as one (attention may go back); one that would reach into its
+// neighbour stands a line higher.
 function spoken(words, name, of, track, labels, span) {
   let high = false, last = 0;
-  const texts = words.map(([word, seconds]) => {
+  const moments = new Map();
+  for (const [word, seconds] of words.toSorted((a, b) => a[1] - b[1])) moments.set(seconds, [...moments.get(seconds) ?? [], word]);
+  const texts = [...moments].map(([seconds, together]) => {
+    const word = together.join(" ");
     high = !high && (seconds - last) * picture_width() / of.seconds < 7.5 * word.length + 4;
     last = seconds;
     return [word, seconds, high];
