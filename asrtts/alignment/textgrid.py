@@ -17,6 +17,11 @@ _NUMBERED = re.compile(r"\[\d*\]")
 _VALUE = re.compile(r'"((?:[^"]|"")*)"|(?<![\w."])(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)(?![\w"])')
 
 
+def file_name(utt_id: str) -> str:
+    """Of its TextGrid: slashes would be folders."""
+    return f"{utt_id.replace('/', '_')}.TextGrid"
+
+
 def text(alignment: Alignment) -> str:
     """The words and the phones as two tiers, pauses as empty intervals."""
     tiers = {WORDS: alignment.words, "phones": alignment.phones}

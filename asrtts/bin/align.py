@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -65,9 +65,9 @@ def main(argv: list[str]) -> None:
     paths = {path.stem: path for path in map(manifest.locate, args.manifest)}
     if len(paths) < len(args.manifest):
         raise UserError("two of the manifests have one name; align them apart, each with an --out of its own")
-    read = {name: list(manifest.read(path)) for name, path in paths.items()}
+    read = {name: nameable(path, args.textgrid) for name, path in paths.items()}
     learnt = [path for path in dict.fromkeys(map(manifest.locate, args.learn)) if path not in paths.values()]
-    everyone = [*chain.from_iterable(read.values()), *chain.from_iterable(map(manifest.read, learnt))]
+    everyone = [*chain.from_iterable(read.values()), *chain.from_iterable(map(lasting, learnt))]
     lexicon = pronunciations(args.lexicon, args.lang, everyone)
     out = args.out or args.manifest[0].parent / "alignment"
     about = {"aligner": args.aligner, "manifests": {name: manifest.fingerprint(path) for name, path in paths.items()}}
@@ -81,7 +81,34 @@ def main(argv: list[str]) -> None:
             if (out / f"{name}.ctm").is_file() and ((out / name).is_dir() or not args.textgrid):
                 say(f"{out / name}.ctm: finished before, of the same recordings and pronunciations")
                 continue
-            write(out, name, utterances, list(aligner.align(utterances, lexicon, out, shown)), args.textgrid)
+            write(out, name, utterances, aligner.align(utterances, lexicon, out, shown), args.textgrid)
+
+
+def nameable(path: Path, grids: bool) -> list[Utterance]:
+    """The utterances of a manifest.
+
+    Raises UserError if one has a name that a CTM cannot hold, or two would have the same, there or in `grids`.
+    """
+    found: dict[str, Utterance] = {}
+    for utterance in lasting(path):
+        utt_id = utterance.utt_id
+        if utt_id.split() != [utt_id] or "\0" in utt_id:
+            raise UserError(f"{path}: the utt_id {utt_id!r} cannot stand in a CTM; wanted one word without blanks")
+        name = textgrid.file_name(utt_id) if grids else utt_id
+        if name in found:
+            raise UserError(f"{path}: utterances '{found[name].utt_id}' and '{utt_id}' would have one name; rename one")
+        found[name] = utterance
+    return list(found.values())
+
+
+def lasting(path: Path) -> Iterator[Utterance]:
+    """The utterances of a manifest. Raises UserError if the duration of one is not known: times would end at it."""
+    for utterance in manifest.read(path):
+        if not utterance.seconds:
+            raise UserError(
+                f"{path}: utterance '{utterance.utt_id}' lasts 0 s; `asrtts prepare` (stage 1) fills that in"
+            )
+        yield utterance
 
 
 def pronunciations(lexicon: Path | None, lang: str | None, utterances: Sequence[Utterance]) -> Lexicon:
@@ -121,20 +148,27 @@ def write(
     out: Path, name: str, utterances: Sequence[Utterance], found: Iterable[Alignment | Unaligned], grids: bool
 ) -> None:
     """OUT/<name>.ctm in the manifest's order and, with `grids`, a TextGrid of each; says what was left out."""
-    aligned = {each.utt_id: each for each in found}
-    there = [each for u in utterances if isinstance(each := aligned[u.utt_id], Alignment)]
-    if missing := [each for each in aligned.values() if isinstance(each, Unaligned)]:
+    lines: dict[str, str] = {}  # all that is kept: of a large manifest the phones would be gigabytes
+    words, missing, beside = 0, [], out / f"{name}.part"
+    if grids:
+        beside.mkdir(exist_ok=True)
+    for each in found:
+        if isinstance(each, Unaligned):
+            missing.append(each)
+            continue
+        lines[each.utt_id] = "".join(intervals.ctm(each))
+        words += len(each.words)
+        if grids:
+            storage.write(beside / textgrid.file_name(each.utt_id), textgrid.text(each))
+    if missing:
         first = missing[0]
         warn(f"{name}: {len(missing)} of {len(utterances)} utterances are left out, e.g. {first.utt_id}: {first.why}")
     if grids:
-        shutil.rmtree(out / name, ignore_errors=True)
-        beside = out / f"{name}.part"
-        for each in there:
-            storage.write(beside / f"{each.utt_id.replace('/', '_')}.TextGrid", textgrid.text(each))
+        if (out / name).exists():
+            shutil.rmtree(out / name)
         os.replace(beside, out / name)
-    storage.write(out / f"{name}.ctm", "".join(line for each in there for line in intervals.ctm(each)))
-    words = sum(len(each.words) for each in there)
-    say(f"{out / name}.ctm: {words} words in {len(there)} utterances" + f"; TextGrids in {out / name}" * grids)
+    storage.write(out / f"{name}.ctm", "".join(lines.get(u.utt_id, "") for u in utterances))
+    say(f"{out / name}.ctm: {words} words in {len(lines)} utterances" + f"; TextGrids in {out / name}" * grids)
 
 
 def shown(these: Sequence[Any], doing: str) -> Iterable[Any]:

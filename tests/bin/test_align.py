@@ -121,3 +121,39 @@ def test_what_cannot_be_aligned_is_left_out_and_told(recipe: Path, capsys: pytes
         "test-2",
         "test-3",
     ]
+
+
+def rewritten(name: str, **changes: list[object]) -> None:
+    """A manifest whose first lines have other values."""
+    lines = [json.loads(line) for line in Path(f"data/{name}.jsonl").read_text().splitlines()]
+    for key, values in changes.items():
+        for line, value in zip(lines, values, strict=False):
+            line[key] = value
+    Path(f"data/{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"utt_id": ["a", "a"]}, "test.jsonl: utterances 'a' and 'a' would have one name"),
+        ({"utt_id": ["a b"]}, "test.jsonl: the utt_id 'a b' cannot stand in a CTM"),
+        ({"utt_id": [""]}, "test.jsonl: the utt_id '' cannot stand in a CTM"),
+        ({"utt_id": ["a\0b"]}, "test.jsonl: the utt_id 'a.x00b' cannot stand in a CTM"),
+        ({"utt_id": ["a/b", "a_b"]}, "test.jsonl: utterances 'a/b' and 'a_b' would have one name"),
+        ({"seconds": [0.0]}, "test.jsonl: utterance 'test-0' lasts 0 s; `asrtts prepare` .* fills that in"),
+    ],
+)
+def test_utterances_that_an_alignment_could_not_tell_apart_or_time_are_refused(
+    recipe: Path, changes: dict[str, list[object]], told: str
+) -> None:
+    rewritten("test", **changes)
+    with pytest.raises(UserError, match=told):
+        align.main(["data/test", "--learn", "data/train", "--textgrid"])
+    assert not Path("data/alignment").exists()
+
+
+def test_a_manifest_without_utterances_has_an_empty_alignment(recipe: Path) -> None:
+    Path("data/none.jsonl").write_text("")
+    align.main(["data/none", "--learn", "data/train", "--textgrid"])
+    assert Path("data/alignment/none.ctm").read_text() == ""
+    assert list(Path("data/alignment/none").iterdir()) == []
