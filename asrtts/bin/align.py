@@ -74,7 +74,9 @@ def main(argv: list[str]) -> None:
     about |= {"learn": [manifest.fingerprint(path) for path in learnt]}
     about |= {"pronunciations": phones.fingerprint(lexicon)}
     with storage.held(out):
-        if not is_begun(out, about):
+        begun = is_begun(out, about)
+        refuse_others(out, read, args.textgrid, begun)
+        if not begun:
             aligner.train(everyone, lexicon, out, shown)
             storage.write(out / ABOUT, json.dumps({"asrtts": __version__, **about}, indent=1) + "\n")
         for name, utterances in read.items():
@@ -142,6 +144,19 @@ def is_begun(out: Path, about: dict[str, Any]) -> bool:
             other = {"manifests": "recordings or texts", "learn": "recordings to learn from"}.get(key, key)
             raise UserError(f"{out}: holds an alignment of other {other}; delete it, or name another folder with --out")
     return True
+
+
+def refuse_others(out: Path, names: Iterable[str], grids: bool, begun: bool) -> None:
+    """Raises UserError for files that are not ours, which would be taken for finished or, in a folder, be deleted."""
+    for name in names:
+        folder, other = out / name, None
+        if not begun and (out / f"{name}.ctm").exists():
+            other = f"{name}.ctm"
+        elif grids and folder.exists():
+            ours = begun and folder.is_dir() and all(path.suffix == ".TextGrid" for path in folder.iterdir())
+            other = None if ours else name
+        if other:
+            raise UserError(f"{out / other}: is there and not of this alignment; name another folder with --out")
 
 
 def write(

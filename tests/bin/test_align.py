@@ -157,3 +157,19 @@ def test_a_manifest_without_utterances_has_an_empty_alignment(recipe: Path) -> N
     align.main(["data/none", "--learn", "data/train", "--textgrid"])
     assert Path("data/alignment/none.ctm").read_text() == ""
     assert list(Path("data/alignment/none").iterdir()) == []
+
+
+def test_what_others_left_in_the_folder_is_neither_taken_for_finished_nor_deleted(recipe: Path) -> None:
+    Path("mfa").mkdir()
+    Path("mfa/test.ctm").write_text("test-0 1 0.0 0.1 A\n")
+    with pytest.raises(UserError, match="mfa/test.ctm: is there and not of this alignment; name another folder"):
+        align.main(["data/test", "--learn", "data/train", "--out", "mfa"])
+    Path("data/test").mkdir()
+    Path("data/test/spoken.wav").write_text("recorded")
+    call = ["data/test", "--learn", "data/train", "--out", "data"]
+    with pytest.raises(UserError, match="data/test: is there and not of this alignment"):
+        align.main([*call, "--textgrid"])
+    align.main(call)
+    with pytest.raises(UserError, match="data/test: is there and not of this alignment"):
+        align.main([*call, "--textgrid"])
+    assert Path("data/test/spoken.wav").read_text() == "recorded"
