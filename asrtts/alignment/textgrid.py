@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 
 from asrtts.alignment.intervals import Alignment, Interval
@@ -13,8 +14,7 @@ WORDS = "words"  # the tier; with a speaker, MFA calls it "anna - words"
 PAUSES = ("", "<eps>", "sil", "sp", "spn")  # what aligners write where nothing is said
 
 # Long and short format are the same values; the long one has names before them and numbers in brackets.
-_NUMBERED = re.compile(r"\[\d*\]")
-_VALUE = re.compile(r'"((?:[^"]|"")*)"|(?<![\w."])(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)(?![\w"])')
+_VALUE = re.compile(r'"((?:[^"]|"")*)"|(?<![\w."\[])(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)(?![\w"])')
 
 
 def file_name(utt_id: str) -> str:
@@ -71,8 +71,8 @@ def read_words(folder: Path) -> dict[str, list[tuple[str, float]]]:
         words = [tier for name, tier in tiers.items() if name == WORDS or name.endswith(f" - {WORDS}")]
         if not words:
             raise UserError(f"{path}: wanted a tier of intervals named `{WORDS}`, found {', '.join(tiers) or 'none'}")
-        spoken = sorted((end, label) for tier in words for label, _, end in tier if label not in PAUSES)
-        found[path.stem] = [(label, end) for end, label in spoken]
+        spoken = [(label.strip(), end) for tier in words for label, _, end in tier if label.strip() not in PAUSES]
+        found[path.stem] = sorted(spoken, key=itemgetter(1))
     if not found:
         raise UserError(f"{folder}: no TextGrid in it or below it; wanted a CTM file, or a folder of <utt_id>.TextGrid")
     return found
@@ -80,15 +80,13 @@ def read_words(folder: Path) -> dict[str, list[tuple[str, float]]]:
 
 def parse(written: str, where: str) -> dict[str, list[Interval]]:
     """The tiers of intervals in a TextGrid of either format. Raises UserError, naming `where`, if it is none."""
-    values = ((match[1].replace('""', '"') if match[1] is not None else float(match[2])) for match in _matches(written))
+    values = (
+        (match[1].replace('""', '"') if match[1] is not None else float(match[2])) for match in _VALUE.finditer(written)
+    )
     try:
         return dict(_tiers(values))
-    except (StopIteration, RuntimeError, ValueError):  # a generator makes one of the other
+    except (StopIteration, RuntimeError, ValueError, OverflowError):  # a generator makes one of the other
         raise UserError(f"{where}: no TextGrid, or one cut off; make it again") from None
-
-
-def _matches(written: str) -> Iterator[re.Match[str]]:
-    return _VALUE.finditer(_NUMBERED.sub("", written))
 
 
 def _tiers(values: Iterator[str | float]) -> Iterator[tuple[str, list[Interval]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from asrtts.alignment import textgrid
 from asrtts.comparison import decodings, fairness, listing, measuring, media, notes, page, probe, table
 from asrtts.comparison.fairness import Member, System
 from asrtts.comparison.measuring import Missing
-from asrtts.config import MOST, ArgumentParser, whole
+from asrtts.config import MOST, ArgumentParser, warn, whole
 from asrtts.data.utterance import Utterance
 from asrtts.metrics import emission, error_rate
 from asrtts.metrics.verdict import Outputs
@@ -75,12 +75,15 @@ def main(argv: list[str]) -> None:
     allowed = [key for key in args.allow if key != "utterances"]
     unequal = fairness.refuse_unequal(systems, allowed)
     said, common = hypotheses(systems, name, utterances, "utterances" in args.allow)
-    spoken = times(args.alignment) if args.alignment else None
+    spoken = times(args.alignment, common) if args.alignment else None
 
     words, characters = (outputs(systems, common, said, split) for split in (error_rate.words, error_rate.characters))
     comparison = compare(systems, common, said, words, characters)
     by_words = comparison["judged_by"] == "words"
     judged, split = (words, error_rate.words) if by_words else (characters, error_rate.characters)
+    if spoken is not None and (without := unspoken(common, split, spoken)):
+        found = f"{len(without)} of {len(common)} utterances are missing or have other words, e.g. {without[0]}"
+        warn(f"{args.alignment}: {found}; the emission delay leaves them out")
     console = Console(stderr=True)
     for row, system, output in track(
         list(zip(comparison["systems"], systems, judged, strict=True)), "measuring", console=console, transient=True
@@ -104,8 +107,20 @@ def main(argv: list[str]) -> None:
     print(", ".join(f"{args.out}/compare.{kind}" for kind in ("html", "json", "md")))
 
 
-def times(path: Path) -> emission.Alignment:
-    return textgrid.read_words(path) if path.is_dir() else emission.read_ctm(path)
+def times(path: Path, utterances: Iterable[str]) -> emission.Alignment:
+    """When the words of these utterances end, from a CTM or a folder of TextGrids."""
+    if not path.is_dir():
+        return emission.read_ctm(path)
+    found = textgrid.read_words(path)
+    names = {utt_id: textgrid.file_name(utt_id).removesuffix(".TextGrid") for utt_id in utterances}
+    return {utt_id: found[name] for utt_id, name in names.items() if name in found}
+
+
+def unspoken(
+    utterances: dict[str, Utterance], split: Callable[[str], Sequence[str]], spoken: emission.Alignment
+) -> list[str]:
+    """The utterances whose words the alignment does not have."""
+    return [u for u, of in utterances.items() if not emission.is_of(spoken.get(u, []), split(of.text))]
 
 
 Said = dict[Member, dict[str, decodings.Line]]

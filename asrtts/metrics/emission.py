@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from pathlib import Path
 
 from asrtts.registry import UserError
@@ -26,7 +27,7 @@ def read_ctm(path: Path) -> Alignment:
     """
     words: dict[str, list[tuple[float, str]]] = defaultdict(list)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); --alignment wants a CTM file") from None
     for number, line in enumerate(lines, 1):
@@ -41,7 +42,8 @@ def read_ctm(path: Path) -> Alignment:
             found = f"start {start}, duration {duration}"
             raise UserError(f"{path}:{number}: {found}; wanted seconds from 0 on; correct the line")
         words[utt_id].append((sum(times), word))
-    return {utt_id: [(word, end) for end, word in sorted(of)] for utt_id, of in words.items()}
+    ordered = {utt_id: sorted(of, key=itemgetter(0)) for utt_id, of in words.items()}  # of one end: as in the file
+    return {utt_id: [(word, end) for end, word in of] for utt_id, of in ordered.items()}
 
 
 def word_times(tokens: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
@@ -68,6 +70,11 @@ def character_times(tokens: Iterable[tuple[str, float]]) -> list[tuple[str, floa
     return [(c, time) for piece, time in tokens for part in _parts(piece) if part != BLANKS[1] for c in part]
 
 
+def is_of(spoken: Sequence[tuple[str, float]], refs: Sequence[str]) -> bool:
+    """Whether an alignment has the reference's words; an aligner may change their case."""
+    return [word.casefold() for word, _ in spoken] == [word.casefold() for word in refs]
+
+
 def delays(
     edits: str, refs: Sequence[str], spoken: Sequence[tuple[str, float]], emitted: Sequence[tuple[str, float]]
 ) -> list[float] | None:
@@ -80,7 +87,7 @@ def delays(
     Returns:
         None where the alignment is of other words than the reference.
     """
-    if [word.casefold() for word, _ in spoken] != [word.casefold() for word in refs]:  # an aligner may change the case
+    if not is_of(spoken, refs):
         return None
     found, ref, hyp = [], 0, 0
     for edit in edits:

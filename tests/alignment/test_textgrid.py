@@ -71,6 +71,12 @@ def test_the_short_format_and_mfas_names_of_tiers_are_read(tmp_path: Path) -> No
     assert textgrid.read_words(tmp_path) == {"u1": [("go", 0.5)], "u2": [('say "a"', 0.5), ("B", 1.75)]}
 
 
+def test_labels_are_words_whatever_is_in_them(tmp_path: Path) -> None:
+    words = [Interval("b", 0.0, 0.5), Interval("[1]", 0.5, 1.0), Interval("x[23]", 1.0, 1.0), Interval("a", 1.0, 1.0)]
+    (tmp_path / "u1.TextGrid").write_text(textgrid.text(Alignment("u1", 1.5, words, [])).replace('""', '" "'))
+    assert textgrid.read_words(tmp_path) == {"u1": [("b", 0.5), ("[1]", 1.0), ("x[23]", 1.0), ("a", 1.0)]}
+
+
 @pytest.mark.parametrize(
     "written",
     [
@@ -80,6 +86,7 @@ def test_the_short_format_and_mfas_names_of_tiers_are_read(tmp_path: Path) -> No
         SHORT.replace('"TextGrid"', '"Pitch"'),
         SHORT.replace('"go"', "7"),
         SHORT.replace("\n3\n", '\n"3"\n'),
+        SHORT.replace("\n3\n", "\n1e999\n"),
     ],
 )
 def test_a_damaged_one_is_named(tmp_path: Path, written: str) -> None:

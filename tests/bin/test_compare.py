@@ -513,6 +513,24 @@ def test_text_without_blanks_has_the_delays_of_its_characters(recipe: Path) -> N
     assert delay["value"] == pytest.approx([-40.0, -40.0], abs=1e-6)
 
 
+def test_utterances_that_the_alignment_does_not_have_are_told(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = {f"talks/{u}": text for u, text in TEXTS.items()}
+    write_manifest(texts)
+    exp = decoded("ctc", texts)
+    Path("grids/talks").mkdir(parents=True)
+    spoken_and_emitted(exp, str.split, 0.08)
+    for path in Path("grids/talks").iterdir():  # as `asrtts align` names them
+        path.rename(f"grids/talks_{path.name}")
+    delay = compared(exp, "--alignment", "grids")["systems"][0]["measures"]["emission_delay_ms"]
+    assert delay["value"] == pytest.approx([80.0, 80.0], abs=1e-6)
+    assert "emission delay" not in " ".join(capsys.readouterr().err.split())
+    gone = next(iter(TEXTS))
+    Path(f"grids/talks_{gone}.TextGrid").unlink()
+    compared(exp, "--alignment", "grids")
+    told = f"grids: 1 of {len(texts)} utterances are missing or have other words, e.g. talks/{gone}; the emission delay"
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
 def pair_table(page: str) -> list[dict[str, str]]:
     """The rows of the pairs in compare.md."""
     block = page.split("## Pairs\n\n")[1].split("\n\n")[0]

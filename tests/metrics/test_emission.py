@@ -40,3 +40,8 @@ def test_a_time_that_is_none_is_refused_with_its_line(tmp_path: Path, times: str
     (tmp_path / "a.ctm").write_text(f";; words\nu1 1 0.0 0.5 GO\nu1 1 {times} ON\n")
     with pytest.raises(UserError, match=r"a.ctm:3: start \S+, duration \S+; wanted seconds from 0 on"):
         read_ctm(tmp_path / "a.ctm")
+
+
+def test_words_of_one_moment_stay_in_their_order_and_a_byte_order_mark_is_no_letter(tmp_path: Path) -> None:
+    (tmp_path / "a.ctm").write_bytes("\ufeffu1 A 0.5 0.2 b 0.9\r\nu1 A 0.7 0.0 a 0.9\r\nu1 A 0.1 0.2 c\r\n".encode())
+    assert read_ctm(tmp_path / "a.ctm") == {"u1": [("c", pytest.approx(0.3)), ("b", 0.7), ("a", 0.7)]}
