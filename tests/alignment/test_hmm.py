@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +190,67 @@ def test_spoken_digits_end_where_their_recordings_end(
     late = aligning.late(utterances, spoken, spelled_lexicon(aligning.DIGITS), tmp_path)[:, 1]
     assert abs(np.median(late)) <= 0.02
     assert np.quantile(np.abs(late), 0.5) <= 0.03 and np.quantile(np.abs(late), 0.9) <= 0.06
+
+
+def test_at_11025_hz_a_frame_is_a_little_shorter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "RATE", 11025)
+    utterances, spoken, _ = corpus(tmp_path, 40)
+    wave = np.concatenate([soundfile.read(u.audio)[0] for u in utterances])
+    soundfile.write(tmp_path / "all.wav", wave, RATE)
+    text, seconds = " ".join(u.text for u in utterances), len(wave) / RATE
+    whole = Utterance("whole", str(tmp_path / "all.wav"), text, "s0", seconds=seconds, sample_rate=RATE)
+    starts = np.cumsum([0.0] + [u.seconds for u in utterances])
+    ends = [end + at for u, at in zip(utterances, starts, strict=False) for _, _, end in spoken[u.utt_id]]
+    hmm.train(utterances, LEXICON, tmp_path, quiet)
+    (found,) = hmm.align([whole], LEXICON, tmp_path, quiet)
+    assert isinstance(found, Alignment)
+    assert abs(np.median(np.array([word.end for word in found.words]) - ends)) <= 0.02
+
+
+def test_the_order_of_the_manifest_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hmm, "GROUP", 2)  # of a speaker, whose mean is taken together
+    utterances, _, _ = corpus(tmp_path, 12)
+    one = aligned(utterances, LEXICON, tmp_path / "one")
+    assert aligned(utterances[3:] + utterances[:3], LEXICON, tmp_path / "two") == one
+
+
+def test_the_samples_of_a_speaker_are_not_held_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    utterances, _, _ = corpus(tmp_path, 6)
+    group = [replace(u, speaker="s") for u in utterances]
+    read, waves = hmm.audio.read, list[weakref.ref[np.ndarray]]()
+
+    def tracked(utterance: Utterance, rate: int) -> np.ndarray:
+        assert sum(wave() is not None for wave in waves) <= 1
+        wave = read(utterance, rate)
+        waves.append(weakref.ref(wave))
+        return wave
+
+    monkeypatch.setattr(hmm.audio, "read", tracked)
+    assert len(hmm.hear(group, RATE)) == 6 == len(waves)
+
+
+def test_a_phone_with_the_name_of_the_pause_is_a_phone(tmp_path: Path) -> None:
+    utterances, spoken, _ = corpus(tmp_path, 40)
+    found = aligned(utterances, {**LEXICON, "bout": [("b", "u", "<pause>")], "ebb": [("<pause>",)]}, tmp_path / "model")
+    for utt_id, words in spoken.items():
+        assert [word.label for word in found[utt_id].words] == [word for word, _, _ in words]
+
+
+def test_what_nothing_can_be_learnt_from_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    utterances, _, _ = corpus(tmp_path, 4)
+    with pytest.raises(UserError, match="utterance 'u1' has sample_rate 8 in its manifest; wanted 1000 Hz at least"):
+        hmm.train([utterances[0], replace(utterances[1], sample_rate=8)], LEXICON, tmp_path, quiet)
+    monkeypatch.setattr(hmm, "LARGEST", 10)
+    with pytest.raises(UserError, match=r"u0: \d+ s and \d words in one piece; cut it up, and no other"):
+        hmm.train(utterances[:1], LEXICON, tmp_path, quiet)
+
+
+def test_digital_silence_and_one_utterance_do_no_harm(tmp_path: Path) -> None:
+    utterances, _, _ = corpus(tmp_path, 1)
+    soundfile.write(tmp_path / "zero.wav", np.zeros(RATE), RATE)
+    zero = Utterance("zero", str(tmp_path / "zero.wav"), "dodo", seconds=1.0, sample_rate=RATE)
+    for these in ([zero], [utterances[0]], [zero, utterances[0]]):
+        found = aligned(these, LEXICON, tmp_path / "model")
+        assert all(np.isfinite([word[1:] for word in each.words]).all() for each in found.values())
+        with np.load(tmp_path / "model" / hmm.MODEL) as model:
+            assert all(np.isfinite(model[name]).all() for name in ("weights", "means", "variances", "log_stay"))

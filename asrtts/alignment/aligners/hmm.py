@@ -43,6 +43,7 @@ DYNAMIC = 2.3  # log energy, 10 dB: speech with pauses has more between its loud
 SHORTEST_PAUSE = 10  # frames; a stop within a word is shorter
 FRAMES_EACH = 60  # for a Gaussian, at least
 TRAINED_HOURS = 3.0  # of the shortest utterances: more would hardly move a boundary
+LEAST_RATE = 1000  # Hz; a manifest that says less has kilohertz
 RARE = 10  # a phone heard less often has no model of its own
 SPOKEN_NOISE = "spn"  # the phone of words without pronunciation; rare phones share its model
 CEPSTRA, BINS = 13, 26
@@ -105,7 +106,7 @@ def train(utterances: Sequence[Utterance], lexicon: Lexicon, folder: Path, repor
     words = [pronounced(utterance, lexicon) for utterance in chosen]
     number = numbers(words)
     graphs = [graph.build(each, number) for each in words]
-    rate = min([features.Config().sample_rate, *(u.sample_rate for u in chosen if u.sample_rate)])
+    rate = _rate(chosen)
     heard = [each for group in report(groups(chosen), "reading") for each in hear(group, rate)]
     paths = [_evenly(states, loudness) for states, (_, loudness) in zip(graphs, heard, strict=True)]
     frames = [of for of, _ in heard]
@@ -122,6 +123,10 @@ def train(utterances: Sequence[Utterance], lexicon: Lexicon, folder: Path, repor
         if turn and turn not in FIXED:
             paths = [search(model, states, of) for states, of in zip(graphs, frames, strict=True)]
         if all(path is None for path in paths):
+            if long := [u for u, s, of in zip(chosen, graphs, frames, strict=True) if is_too_large(s, of)]:
+                raise UserError(
+                    f"{long[0].utt_id}: {_in_one_piece(long[0])}, and no other utterance is there to learn from"
+                )
             raise UserError(
                 f"none of {len(chosen)} utterances, e.g. {chosen[-1].utt_id}, is long enough for its words; is the "
                 "text that of the recordings?"
@@ -162,10 +167,21 @@ def _shortest(utterances: Sequence[Utterance]) -> list[Utterance]:
     return sorted(chosen, key=lambda u: (u.speaker, u.utt_id))
 
 
+def _rate(utterances: Sequence[Utterance]) -> int:
+    """The lowest of their sample rates, as far as they are known. Raises UserError if it is none of speech."""
+    slowest = min(utterances, key=lambda u: u.sample_rate or features.Config().sample_rate)
+    if 0 < slowest.sample_rate < LEAST_RATE:
+        wanted = f"wanted {LEAST_RATE} Hz at least; `asrtts prepare` (stage 1) sees what the file has"
+        raise UserError(f"utterance '{slowest.utt_id}' has sample_rate {slowest.sample_rate} in its manifest; {wanted}")
+    return min(features.Config().sample_rate, slowest.sample_rate or features.Config().sample_rate)
+
+
 def numbers(words: Sequence[Words]) -> dict[str, int]:
     """Of phones: the pause, spoken noise, then those that are common enough; the others have spoken noise's."""
     count = Counter(phone for utterance in words for said in utterance for phone in said[0])
-    common = sorted(phone for phone, times in count.items() if times >= RARE and phone != SPOKEN_NOISE)
+    common = sorted(
+        phone for phone, times in count.items() if times >= RARE and phone not in (graph.PAUSE, SPOKEN_NOISE)
+    )
     return {phone: number for number, phone in enumerate([graph.PAUSE, SPOKEN_NOISE, *common])}
 
 
@@ -212,7 +228,7 @@ def align(
     In the order of speakers. Arguments and errors as of `train`.
     """
     model = Model.load(folder / MODEL)
-    ordered = sorted(utterances, key=lambda u: u.speaker)
+    ordered = sorted(utterances, key=lambda u: (u.speaker, u.utt_id))  # or GROUPs would depend on the manifest's order
     for group in report(groups(ordered), "aligning"):
         for utterance, (frames, _) in zip(group, hear(group, model.sample_rate), strict=True):
             yield _aligned(model, utterance, frames * model.scale, lexicon)
@@ -224,17 +240,17 @@ def _aligned(model: Model, utterance: Utterance, frames: np.ndarray, lexicon: Le
         return Alignment(utterance.utt_id, utterance.seconds, [], [])
     states = graph.build(pronounced(utterance, lexicon), model.number)
     if is_too_large(states, frames):
-        return Unaligned(utterance.utt_id, f"{utterance.seconds:.0f} s and {len(words)} words in one piece; cut it up")
+        return Unaligned(utterance.utt_id, _in_one_piece(utterance))
     path = search(model, states, frames)
     if path is None:
         return Unaligned(utterance.utt_id, f"{utterance.seconds:.2f} s are too short for its {len(words)} words")
-    hop = features.Config().hop_seconds
+    hop = features.Config(sample_rate=model.sample_rate).hop / model.sample_rate  # at 11,025 Hz not quite 10 ms
     phones: list[Interval] = []
     ends: dict[int, tuple[float, float]] = {}  # of each word, by its number
     for node, run in groupby(enumerate(states.node[path].tolist()), lambda at: at[1]):
         at = [frame for frame, _ in run]
         phone, word = states.nodes[node]
-        if phone != graph.PAUSE:
+        if word >= 0:  # no pause between words
             phones.append(Interval(phone, at[0] * hop, min((at[-1] + 1) * hop, utterance.seconds)))
             ends[word] = ends.get(word, phones[-1][1:])[0], phones[-1].end
     return Alignment(
@@ -268,6 +284,11 @@ def is_too_large(states: Graph, frames: np.ndarray) -> bool:
     return len(frames) * len(states.kind) > LARGEST
 
 
+def _in_one_piece(utterance: Utterance) -> str:
+    words = len(normalization.words(utterance.text))
+    return f"{utterance.seconds:.0f} s and {words} words in one piece; cut it up"
+
+
 # What both hear ---------------------------------------------------------------------------------------------------
 
 
@@ -292,15 +313,20 @@ def hear(group: Sequence[Utterance], sample_rate: int) -> list[tuple[np.ndarray,
 
     Raises UserError for audio that cannot be read, or whose samples are no numbers.
     """
-    waves = [audio.read(u, sample_rate) for u in group]
-    if wrong := next((u for u, wave in zip(group, waves, strict=True) if not np.isfinite(wave).all()), None):
-        raise UserError(f"{wrong.audio}: the audio of {wrong.utt_id} has samples that are no numbers; replace the file")
-    config = features.Config(sample_rate=sample_rate, num_bins=BINS)
-    bands = [features.fbank(config, [wave])[0][0].numpy() for wave in waves]
+    bands = [_bands(u, sample_rate) for u in group]  # one by one: the samples of a speaker may be gigabytes
     static = [each @ _cosines() for each in bands]
     mean = np.concatenate(static).sum(axis=0) / max(1, sum(map(len, static)))
     loudness = [np.logaddexp.reduce(each, axis=1) for each in bands]
     return [(_with_differences(each - mean), loud) for each, loud in zip(static, loudness, strict=True)]
+
+
+def _bands(utterance: Utterance, sample_rate: int) -> np.ndarray:
+    """(T, BINS), log energies."""
+    wave = audio.read(utterance, sample_rate)
+    if not np.isfinite(wave).all():
+        wrong = f"the audio of {utterance.utt_id} has samples that are no numbers"
+        raise UserError(f"{utterance.audio}: {wrong}; replace the file")
+    return features.fbank(features.Config(sample_rate=sample_rate, num_bins=BINS), [wave])[0][0].numpy()
 
 
 @lru_cache(maxsize=1)
