@@ -66,7 +66,9 @@ def main(argv: list[str]) -> None:
     if len(paths) < len(args.manifest):
         raise UserError("two of the manifests have one name; align them apart, each with an --out of its own")
     read = {name: nameable(path, args.textgrid) for name, path in paths.items()}
-    learnt = [path for path in dict.fromkeys(map(manifest.locate, args.learn)) if path not in paths.values()]
+    aligned = {path.resolve() for path in paths.values()}
+    given = {path.resolve(): path for path in map(manifest.locate, args.learn)}
+    learnt = [path for place, path in given.items() if place not in aligned]
     everyone = [*chain.from_iterable(read.values()), *chain.from_iterable(map(lasting, learnt))]
     lexicon = pronunciations(args.lexicon, args.lang, everyone)
     out = args.out or args.manifest[0].parent / "alignment"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -254,3 +255,16 @@ def test_digital_silence_and_one_utterance_do_no_harm(tmp_path: Path) -> None:
         assert all(np.isfinite([word[1:] for word in each.words]).all() for each in found.values())
         with np.load(tmp_path / "model" / hmm.MODEL) as model:
             assert all(np.isfinite(model[name]).all() for name in ("weights", "means", "variances", "log_stay"))
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_left_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    utterances, _, _ = corpus(tmp_path, 4)
+
+    def full(file: IO[bytes], **_: object) -> None:
+        file.write(b"some")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(UserError, match=r"hmm.npz: the disk is full; free some space and run the same command"):
+        hmm.train(utterances, LEXICON, tmp_path / "model", quiet)
+    assert list((tmp_path / "model").iterdir()) == []

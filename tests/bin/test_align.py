@@ -61,6 +61,8 @@ def test_recordings_to_learn_from_are_not_aligned(recipe: Path) -> None:
     align.main(["data/test", "--learn", "data/train", "--out", "alone"])
     assert Path("alone/test.ctm").read_text() == Path("data/alignment/test.ctm").read_text()  # the same model
     assert not Path("alone/train.ctm").exists()
+    again = ["--learn", str(recipe / "data/test.jsonl"), "--learn", str(recipe / "data/train")]  # one is aligned anyway
+    align.main(["data/test", "--learn", "data/train", *again, "--out", "alone"])
     with pytest.raises(UserError, match="alone: holds an alignment of other recordings to learn from"):
         align.main(["data/test", "--out", "alone"])
 

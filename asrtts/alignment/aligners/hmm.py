@@ -24,6 +24,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from asrtts import storage
 from asrtts.alignment import graph
 from asrtts.alignment.graph import Graph
 from asrtts.alignment.intervals import Alignment, Interval, Unaligned
@@ -67,14 +68,18 @@ class Model:
     sample_rate: int
 
     def save(self, path: Path) -> None:
-        """Written beside its goal and renamed."""
+        """Written beside its goal and renamed. Raises UserError if the disk is full."""
         arrays = {name: getattr(self.mixtures, name) for name in ("first", "weights", "means", "variances")}
         arrays |= {"log_stay": self.log_stay, "log_leave": self.log_leave, "scale": self.scale}
         phones, numbers = np.array(list(self.number)), np.array(list(self.number.values()))
         beside = path.with_name(path.name + ".part")
-        with open(beside, "wb") as file:
-            np.savez(file, phones=phones, numbers=numbers, sample_rate=self.sample_rate, **arrays)
-        os.replace(beside, path)
+        try:
+            with open(beside, "wb") as file:
+                np.savez(file, phones=phones, numbers=numbers, sample_rate=self.sample_rate, **arrays)
+            os.replace(beside, path)
+        except OSError as error:
+            storage.remove(beside)
+            raise storage.storage_error(path, error) from None
 
     @classmethod
     def load(cls, path: Path) -> Model:
