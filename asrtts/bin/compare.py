@@ -120,7 +120,7 @@ def unspoken(
     utterances: dict[str, Utterance], split: Callable[[str], Sequence[str]], spoken: emission.Alignment
 ) -> list[str]:
     """The utterances whose words the alignment does not have."""
-    return [u for u, of in utterances.items() if not emission.is_of(spoken.get(u, []), split(of.text))]
+    return [u for u, of in utterances.items() if emission.ends(spoken.get(u, []), split(of.text)) is None]
 
 
 Said = dict[Member, dict[str, decodings.Line]]

@@ -208,9 +208,12 @@ def emission_delay(
     for member, edits in zip(system.members, judged.edits, strict=True):
         lines = decodings.lines(member.exp, member.decoding, utterances, decodings.TimedLine)
         for (utt_id, utterance), edit in zip(utterances.items(), edits, strict=True):
+            ends = emission.ends(spoken.get(utt_id, []), split(utterance.text))
             emitted = times((piece.token, piece.time) for piece in lines[utt_id].tokens)
-            if utt_id in spoken and [word for word, _ in emitted] == split(lines[utt_id].hyp):
-                found += emission.delays(edit, split(utterance.text), spoken[utt_id], emitted) or []
+            units = split(lines[utt_id].hyp)
+            if ends and [unit for unit in units if unit != error_rate.SPACE] == [unit for unit, _ in emitted]:
+                left = iter(emitted)
+                found += emission.delays(edit, ends, [None if u == error_rate.SPACE else next(left)[1] for u in units])
     if not found:
         return {"value": None, "why": "no right word stands in the alignment as it does in the manifest"}
     return {"value": [1000 * statistics.median(found), 1000 * float(np.quantile(found, 0.9))], "why": None}

@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from operator import itemgetter
 from pathlib import Path
 
+from asrtts.metrics import error_rate
 from asrtts.registry import UserError
 
 Alignment = dict[str, list[tuple[str, float]]]  # utt_id -> words and the seconds where each ends
@@ -70,29 +72,36 @@ def character_times(tokens: Iterable[tuple[str, float]]) -> list[tuple[str, floa
     return [(c, time) for piece, time in tokens for part in _parts(piece) if part != BLANKS[1] for c in part]
 
 
-def is_of(spoken: Sequence[tuple[str, float]], refs: Sequence[str]) -> bool:
-    """Whether an alignment has the reference's words; an aligner may change their case."""
-    return [word.casefold() for word, _ in spoken] == [word.casefold() for word in refs]
+def ends(spoken: Sequence[tuple[str, float]], units: Sequence[str]) -> list[float | None] | None:
+    """The seconds where each unit of the reference ends; of a blank, and within a word of the alignment, None.
 
-
-def delays(
-    edits: str, refs: Sequence[str], spoken: Sequence[tuple[str, float]], emitted: Sequence[tuple[str, float]]
-) -> list[float] | None:
-    """Seconds from the end of each right word to its emission.
+    Units and the alignment's words may be cut differently: words against characters, or 打开light against three words.
+    An aligner may have changed their case.
 
     Args:
-        edits: "CCSDI", of the references and the emitted words.
-        refs: the reference's words. spoken: those of the alignment.
+        units: words, or characters with SPACE among them.
 
     Returns:
-        None where the alignment is of other words than the reference.
+        None where the alignment is of another text than the reference.
     """
-    if not is_of(spoken, refs):
+    said = [word.casefold() for word, _ in spoken]
+    written = ["" if unit == error_rate.SPACE else unit.casefold() for unit in units]
+    if "".join(said) != "".join(written):
         return None
+    places = dict(zip(accumulate(map(len, said)), (end for _, end in spoken), strict=True))
+    return [places.get(at) if text else None for at, text in zip(accumulate(map(len, written)), written, strict=True)]
+
+
+def delays(edits: str, ref_ends: Sequence[float | None], hyp_times: Sequence[float | None]) -> list[float]:
+    """Seconds from the end of each right unit to its emission, where both are known.
+
+    Args:
+        edits: "CCSDI". ref_ends, hyp_times: of every unit of the reference and of the hypothesis.
+    """
     found, ref, hyp = [], 0, 0
     for edit in edits:
-        if edit == "C":
-            found.append(emitted[hyp][1] - spoken[ref][1])
+        if edit == "C" and (end := ref_ends[ref]) is not None and (time := hyp_times[hyp]) is not None:
+            found.append(time - end)
         ref += edit != "I"
         hyp += edit != "D"
     return found

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from asrtts.metrics.emission import character_times, delays, read_ctm, word_times
+from asrtts.metrics.emission import character_times, delays, ends, read_ctm, word_times
 from asrtts.registry import UserError
 
 
@@ -29,10 +29,27 @@ def test_pieces_become_characters() -> None:
 
 
 def test_right_words_alone_have_a_delay() -> None:
-    spoken = [("a", 0.5), ("b", 1.0), ("c", 1.5)]
-    emitted = [("a", 0.6), ("x", 0.9), ("y", 1.1), ("c", 1.4)]
-    assert delays("CSIC", ["a", "b", "c"], spoken, emitted) == pytest.approx([0.1, -0.1])
-    assert delays("CSIC", ["a", "b", "d"], spoken, emitted) is None
+    assert delays("CSIC", [0.5, 1.0, 1.5], [0.6, 0.9, 1.1, 1.4]) == pytest.approx([0.1, -0.1])
+    assert delays("CCDC", [0.5, None, 1.0, 1.5], [0.6, 0.9, None]) == pytest.approx([0.1])
+
+
+@pytest.mark.parametrize(
+    "spoken, units, found",
+    [
+        ([("a", 0.5), ("B", 1.0)], ["A", "b"], [0.5, 1.0]),
+        ([("a", 0.5), ("b", 1.0)], ["a", "c"], None),
+        ([("a", 0.5)], ["a", "b"], None),
+        ([("打", 0.2), ("开", 0.4), ("light", 0.9)], ["打开light"], [0.9]),
+        ([("打", 0.2), ("开", 0.4), ("on", 0.9)], ["打", "开", "<space>", "o", "n"], [0.2, 0.4, None, None, 0.9]),
+        ([("打开", 0.4)], ["打", "开"], [None, 0.4]),
+        ([], [], []),
+        ([], ["a"], None),
+    ],
+)
+def test_units_end_where_the_alignments_words_do_however_both_are_cut(
+    spoken: list[tuple[str, float]], units: list[str], found: list[float | None] | None
+) -> None:
+    assert ends(spoken, units) == found
 
 
 @pytest.mark.parametrize("times", ["nan 0.1", "0.1 nan", "inf 0.1", "0.1 -inf", "-0.5 1.0", "1.0 -0.5", "1e308 1e999"])
