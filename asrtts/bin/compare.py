@@ -81,14 +81,15 @@ def main(argv: list[str]) -> None:
     comparison = compare(systems, common, said, words, characters)
     by_words = comparison["judged_by"] == "words"
     judged, split = (words, error_rate.words) if by_words else (characters, error_rate.characters)
-    if spoken is not None and (without := unspoken(common, split, spoken)):
+    ends = None if spoken is None else {u: emission.ends(spoken.get(u, []), split(of.text)) for u, of in common.items()}
+    if ends and (without := [utt_id for utt_id, known in ends.items() if known is None]):
         found = f"{len(without)} of {len(common)} utterances are missing or have other words, e.g. {without[0]}"
         warn(f"{args.alignment}: {found}; the emission delay leaves them out")
     console = Console(stderr=True)
     for row, system, output in track(
         list(zip(comparison["systems"], systems, judged, strict=True)), "measuring", console=console, transient=True
     ):
-        row["measures"] = measures(system, output, split, common, said, spoken, args.quick)
+        row["measures"] = measures(system, output, split, common, said, ends, args.quick)
     comparison |= {"asrtts": __version__, "test": name, "allowed": args.allow}
     comparison["utterances_left_out"] = len(utterances) - len(common)
     comparison["fair"] = {"not_equal": measuring.allowed(unequal), "unknown": fairness.unknown(systems)}
@@ -114,13 +115,6 @@ def times(path: Path, utterances: Iterable[str]) -> emission.Alignment:
     found = textgrid.read_words(path)
     names = {utt_id: textgrid.file_name(utt_id).removesuffix(".TextGrid") for utt_id in utterances}
     return {utt_id: found[name] for utt_id, name in names.items() if name in found}
-
-
-def unspoken(
-    utterances: dict[str, Utterance], split: Callable[[str], Sequence[str]], spoken: emission.Alignment
-) -> list[str]:
-    """The utterances whose words the alignment does not have."""
-    return [u for u, of in utterances.items() if emission.ends(spoken.get(u, []), split(of.text)) is None]
 
 
 Said = dict[Member, dict[str, decodings.Line]]
@@ -198,7 +192,7 @@ def measures(
     split: Callable[[str], Sequence[str]],
     utterances: dict[str, Utterance],
     said: Said,
-    spoken: emission.Alignment | None,
+    ends: dict[str, emission.Ends | None] | None,
     quick: bool,
 ) -> measuring.Measured:
     """What a system costs and how it decodes; on its models, what the first run says, since all have one shape."""
@@ -207,7 +201,7 @@ def measures(
     found["search_steps"] = measuring.joined(steps, statistics.fmean)
     left_out = Missing("left out by --quick")
     found |= measuring.measured(left_out if quick else probe.probe(system.members[0], list(utterances.values())))
-    found["emission_delay_ms"] = measuring.emission_delay(system, judged, split, utterances, spoken)
+    found["emission_delay_ms"] = measuring.emission_delay(system, judged, split, utterances, ends)
     return found
 
 

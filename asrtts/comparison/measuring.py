@@ -194,26 +194,26 @@ def emission_delay(
     judged: Outputs,
     split: Callable[[str], Sequence[str]],
     utterances: dict[str, Utterance],
-    spoken: emission.Alignment | None,
+    ends: dict[str, emission.Ends | None] | None,
 ) -> dict[str, Any]:
     """Milliseconds from the end of each right word to the frame where it was emitted: median and 90th percentile.
 
     Args:
         judged: alignments of words or of characters, as `split` makes them of a text.
+        ends: of every utterance, as `emission.ends` gives them; None without an alignment.
     """
-    if spoken is None:
+    if ends is None:
         return {"value": None, "why": "no --alignment; `asrtts align` makes one"}
     times = emission.word_times if split is error_rate.words else emission.character_times
     found: list[float] = []
     for member, edits in zip(system.members, judged.edits, strict=True):
         lines = decodings.lines(member.exp, member.decoding, utterances, decodings.TimedLine)
-        for (utt_id, utterance), edit in zip(utterances.items(), edits, strict=True):
-            ends = emission.ends(spoken.get(utt_id, []), split(utterance.text))
+        for (utt_id, known), edit in zip(ends.items(), edits, strict=True):
             emitted = times((piece.token, piece.time) for piece in lines[utt_id].tokens)
             units = split(lines[utt_id].hyp)
-            if ends and [unit for unit in units if unit != error_rate.SPACE] == [unit for unit, _ in emitted]:
+            if known and [unit for unit in units if unit != error_rate.SPACE] == [unit for unit, _ in emitted]:
                 left = iter(emitted)
-                found += emission.delays(edit, ends, [None if u == error_rate.SPACE else next(left)[1] for u in units])
+                found += emission.delays(edit, known, [None if u == error_rate.SPACE else next(left)[1] for u in units])
     if not found:
         return {"value": None, "why": "no right word stands in the alignment as it does in the manifest"}
     return {"value": [1000 * statistics.median(found), 1000 * float(np.quantile(found, 0.9))], "why": None}

@@ -17,6 +17,7 @@ from asrtts.metrics import error_rate
 from asrtts.registry import UserError
 
 Alignment = dict[str, list[tuple[str, float]]]  # utt_id -> words and the seconds where each ends
+Ends = list[float | None]  # seconds; None where it is not known
 
 # How pieces say that a word begins; a character tokenizer says it with a piece of its own.
 BLANKS = "▁ "
@@ -72,7 +73,7 @@ def character_times(tokens: Iterable[tuple[str, float]]) -> list[tuple[str, floa
     return [(c, time) for piece, time in tokens for part in _parts(piece) if part != BLANKS[1] for c in part]
 
 
-def ends(spoken: Sequence[tuple[str, float]], units: Sequence[str]) -> list[float | None] | None:
+def ends(spoken: Sequence[tuple[str, float]], units: Sequence[str]) -> Ends | None:
     """The seconds where each unit of the reference ends; of a blank, and within a word of the alignment, None.
 
     Units and the alignment's words may be cut differently: words against characters, or 打开light against three words.
