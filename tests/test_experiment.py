@@ -17,7 +17,7 @@ from asrtts.data.batching import Index
 from asrtts.experiment import Run, facts_of, load
 from asrtts.registry import UserError
 from asrtts.text.tokenizer import Tokenizer, make
-from asrtts.training import checkpoint, planning
+from asrtts.training import checkpoint, cost_model
 
 STATISTICS = features.Statistics(torch.zeros(20), torch.ones(20))
 
@@ -218,7 +218,7 @@ def test_a_model_that_no_memory_holds_is_one_line(tones, monkeypatch):
 
 
 def test_a_model_of_many_layers_is_refused_before_it_fills_the_memory(tones, monkeypatch):
-    monkeypatch.setattr(planning, "free", lambda device: 10_000_000)
+    monkeypatch.setattr(cost_model, "free", lambda device: 10_000_000)
     settings = load(tones / "conf/ctc.yaml", ["encoder.layers=1000", "encoder.dim=64"])
     with pytest.raises(UserError, match=r"weights .* want more than the 0.0 GB that are free; lower encoder.dim or"):
         Run("none").build_model(settings, 5)

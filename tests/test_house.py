@@ -25,7 +25,7 @@ FLOORS = {
     3: ["corpora", "alignment", "comparison", "experiment"],
     2: ["asr", "lm", "tts", "data", "training", "ondevice"],
     1: ["nn", "losses", "search", "text", "metrics"],
-    0: ["config", "registry", "storage", "compiled"],
+    0: ["config", "registry", "storage", "numba_helpers"],
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 # the only neighbours that know each other

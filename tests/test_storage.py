@@ -80,7 +80,7 @@ def test_a_folder_is_held_by_one_process_until_it_is_killed(tmp_path):
     folder = tmp_path / "new" / "exp"
     with subprocess.Popen([sys.executable, "-c", HOLD, folder], stdout=subprocess.PIPE) as other:
         other.stdout.readline()
-        with pytest.raises(UserError, match=rf"exp: another process( \(pid {other.pid}\))? is training here; wait"):
+        with pytest.raises(UserError, match=rf"exp: another process( \(pid {other.pid}\))? is working here; wait"):
             storage.held(folder).__enter__()
         other.kill()
     with storage.held(folder):
@@ -113,3 +113,64 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file/exp: cannot be written"), storage.held(tmp_path / "file" / "exp"):
         pass
+
+
+def test_two_that_write_one_text_at_once_leave_one_of_the_two_whole(tmp_path):
+    code = "import sys; from pathlib import Path; from asrtts import storage\n"
+    code += "for _ in range(300): storage.write(Path(sys.argv[1]), sys.argv[2] * 20000)"
+    goal = tmp_path / "a.txt"
+    writers = [subprocess.Popen([sys.executable, "-c", code, goal, letter]) for letter in "ab"]
+    while any(writer.poll() is None for writer in writers):
+        if goal.exists():
+            text = goal.read_text()
+            assert len(text) == 20000 and len(set(text)) == 1
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_staged_folder_is_alone_and_gone_at_the_end(tmp_path):
+    goal = tmp_path / "shards"
+    with storage.staged(goal) as one, storage.staged(goal) as other:
+        assert one != other and one.is_dir() and other.is_dir() and not goal.exists()
+        (one / "a").touch()
+        one.rename(goal)
+    assert [path.name for path in tmp_path.iterdir()] == ["shards"]
+    assert (goal / "a").is_file()
+
+
+STAGE = "import sys, time; from pathlib import Path; from asrtts import storage\n"
+STAGE += "with storage.staged(Path(sys.argv[1])) as beside: (beside / 'a').touch(); print(beside.name, flush=True); "
+STAGE += "time.sleep(100)"
+
+
+def test_what_a_killed_process_staged_is_swept_and_what_a_living_one_stages_is_not(tmp_path):
+    goal, foreign = tmp_path / "data", tmp_path / ".data.mine.part"
+    foreign.mkdir()
+    others = [subprocess.Popen([sys.executable, "-c", STAGE, goal], stdout=subprocess.PIPE, text=True) for _ in "ab"]
+    killed, living = (other.stdout.readline().strip() for other in others)
+    others[0].kill()
+    others[0].wait()
+    with storage.staged(goal):
+        there = {path.name for path in tmp_path.iterdir()}
+        assert killed not in there and {living, foreign.name} <= there
+    others[1].kill()
+    others[1].wait()
+
+
+def test_a_stage_is_finished_for_the_same_inputs_and_whole_files(tmp_path):
+    record, made = tmp_path / "test.summary.json", tmp_path / "test.jsonl"
+    inputs = {"data_hash": "12", "sizes": (1, 2)}
+    assert storage.finished(record, inputs) is None
+    made.write_text("one\n")
+    storage.finish(record, inputs, [made], rtf=0.5)
+    assert storage.finished(record, inputs)["rtf"] == 0.5
+    before = json.loads(record.read_text())
+    assert storage.changed(before, inputs | {"data_hash": "13"}) == ("data_hash", "12", "13")
+    assert storage.changed(before, {"data_hash": "12"}) == ("sizes", [1, 2], None)
+    assert storage.finished(record, inputs | {"beam": 10}) is None
+    for damage in ("two\n", None):
+        made.write_text(damage) if damage else made.unlink()
+        assert storage.altered(tmp_path, before) == made
+        assert storage.finished(record, inputs) is None
+    record.write_text("{")
+    assert storage.finished(record, inputs) is None

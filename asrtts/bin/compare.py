@@ -13,7 +13,17 @@ from rich.progress import track
 
 from asrtts import __version__, storage
 from asrtts.alignment import textgrid
-from asrtts.comparison import decodings, fairness, listing, measuring, media, notes, page, probe, table
+from asrtts.comparison import (
+    decodings,
+    fairness,
+    measuring,
+    media,
+    model_properties,
+    notes,
+    page,
+    page_utterances,
+    table,
+)
 from asrtts.comparison.fairness import Member, System
 from asrtts.comparison.measuring import Missing
 from asrtts.config import MOST, ArgumentParser, warn, whole
@@ -98,8 +108,8 @@ def main(argv: list[str]) -> None:
     storage.write(args.out / "compare.md", table.markdown(comparison))
     table.show(comparison)
     texts = [{u: said[system.members[0]][u].hyp for u in common} for system in systems]
-    rows = listing.rows(systems, common, texts, judged, split)
-    heard = listing.informative(rows, args.page_audio)
+    rows = page_utterances.rows(systems, common, texts, judged, split)
+    heard = page_utterances.informative(rows, args.page_audio)
     of = [common[rows[number]["id"]] for number in heard]
     steps = media.media(systems, of, args.quick, spoken)
     for drawn in track(steps, "drawing", len(systems) + 1, console=console, transient=True):
@@ -200,7 +210,9 @@ def measures(
     steps = [measuring.search_steps([said[m][u] for u in utterances]) for m in system.members]
     found["search_steps"] = measuring.joined(steps, statistics.fmean)
     left_out = Missing("left out by --quick")
-    found |= measuring.measured(left_out if quick else probe.probe(system.members[0], list(utterances.values())))
+    found |= measuring.measured(
+        left_out if quick else model_properties.measure(system.members[0], list(utterances.values()))
+    )
     found["emission_delay_ms"] = measuring.emission_delay(system, judged, split, utterances, ends)
     return found
 

@@ -27,9 +27,9 @@ from asrtts.lm import lm_folder
 from asrtts.registry import UserError, suggestion
 from asrtts.search.hypothesis import Hypothesis
 from asrtts.search.language_model import LanguageModel
+from asrtts.storage import checksum
 from asrtts.text.tokenizer import Tokenizer
 from asrtts.training import memory, parallel
-from asrtts.training.checkpoint import checksum
 from asrtts.training.computer import computer
 
 

@@ -32,8 +32,8 @@ from asrtts.data.worker import end_with_parent
 from asrtts.experiment import Experiment, Run
 from asrtts.registry import UserError
 from asrtts.text.tokenizer import Tokenizer
-from asrtts.training import parallel, planning
-from asrtts.training.planning import Costs, Trial
+from asrtts.training import cost_model, parallel
+from asrtts.training.cost_model import Costs, Trial
 from asrtts.training.trainer import Trainer, wants_bf16
 
 SHARE = 0.8  # of the free memory: others use the machine too, and the predictions are no better
@@ -93,7 +93,7 @@ def main(argv: list[str]) -> None:
     device = parallel.pick_device(args.device)
     index = batching.Index(settings.data.train)
     Tokenizer.load(Path(settings.data.tokens))  # refused now, not by the process that tries
-    memory = args.memory_gb * 1e9 if args.memory_gb else planning.free(device)
+    memory = args.memory_gb * 1e9 if args.memory_gb else cost_model.free(device)
     here = processes if device.type == "cpu" else 1  # processes that this memory is for
     usable = SHARE * memory / here
     child, trials = run_trials(settings, index, device, usable, processes)
@@ -235,7 +235,7 @@ def _try_batches(pipe: Connection, settings: Experiment, device_name: str, folde
     parallel.use_threads(settings.training.threads, processes if processes > 1 else None)
     try:
         index, tokenizer = batching.Index(settings.data.train), Tokenizer.load(Path(settings.data.tokens))
-        loaded = planning.peak(torch.device("cpu"))
+        loaded = cost_model.peak(torch.device("cpu"))
         model = Run(folder).build_model(settings, tokenizer.vocab_size)
         alone = settings.training.model_copy(update={"accumulate": 1})
         trainer = Trainer(model.train(), alone, Path(folder), settings.seed, device)
@@ -249,7 +249,7 @@ def _try_batches(pipe: Connection, settings: Experiment, device_name: str, folde
                 data.statistics = features.Statistics.of([(batch["feats"], batch["feat_lens"])])
                 batch = data[request]
             try:
-                pipe.send(planning.measure(trainer, batch))
+                pipe.send(cost_model.measure(trainer, batch))
             except (torch.OutOfMemoryError, MemoryError):
                 pipe.send(None)
     except UserError as error:

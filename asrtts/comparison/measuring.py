@@ -220,7 +220,7 @@ def emission_delay(
 
 
 def measured(properties: dict[str, Any] | Missing) -> Measured:
-    """What `probe.probe` found, as rows."""
+    """What `model_properties.measure` found, as rows."""
     if isinstance(properties, Missing):
         keys = ("encoder_macs", "search_macs", "lengths", "internal_lm", "alignment", "monotonic")
         return {key: {"value": None, "why": str(properties)} for key in keys}

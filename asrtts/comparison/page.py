@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from asrtts import __version__
-from asrtts.comparison import listing, pairs, plots, table
+from asrtts.comparison import page_utterances, pairs, plots, table
 from asrtts.comparison.fairness import System
 from asrtts.comparison.measuring import MEASURES
 
@@ -30,18 +30,18 @@ COLUMNS = {
 def html(
     comparison: dict[str, Any],
     systems: Sequence[System],
-    rows: Sequence[listing.Row],
+    rows: Sequence[page_utterances.Row],
     media: dict[int, dict[str, Any]],
 ) -> str:
     """The page.
 
     Args:
-        rows: of `listing.rows`.
+        rows: of `page_utterances.rows`.
         media: of `media.media`, by the number of its row.
     """
     listed = range(len(rows))
-    if len(rows) > listing.LISTED:
-        listed = sorted({*listing.informative(rows, listing.LISTED), *media})
+    if len(rows) > page_utterances.LISTED:
+        listed = sorted({*page_utterances.informative(rows, page_utterances.LISTED), *media})
     place = {number: at for at, number in enumerate(listed)}
     shown = {
         "names": [system["name"] for system in comparison["systems"]],

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from asrtts.config import warn
-from asrtts.corpora._layout import find, missing, read_lines, recordings
-from asrtts.corpora._obtaining import obtain, openslr
+from asrtts.data.corpus_layout import find, missing, read_lines, recordings
 from asrtts.data.fetching import Archive
+from asrtts.data.obtaining import obtain, openslr
 from asrtts.data.utterance import Utterance
 from asrtts.registry import UserError
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asrtts.config import warn
-from asrtts.corpora._layout import read_lines, with_dev
 from asrtts.data.audio import stored
+from asrtts.data.corpus_layout import read_lines, with_dev
 from asrtts.data.diagnosis import is_dev, is_train
 from asrtts.data.utterance import Utterance
 from asrtts.registry import UserError, suggestion

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from asrtts.corpora._layout import find, missing
-from asrtts.corpora._obtaining import obtain, openslr
+from asrtts.data.corpus_layout import find, missing
 from asrtts.data.fetching import Archive
+from asrtts.data.obtaining import obtain, openslr
 from asrtts.data.utterance import Utterance
 from asrtts.registry import UserError
 

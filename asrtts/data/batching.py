@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field, PositiveFloat
 
 from asrtts.config import Count, Settings
-from asrtts.data import augmentation, manifest, sidecar
+from asrtts.data import augmentation, manifest, manifest_cache
 from asrtts.data.utterance import Utterance
 from asrtts.registry import UserError
 
@@ -42,7 +42,7 @@ class Index:
 
     def __init__(self, path: str | Path) -> None:
         self.path = manifest.locate(path)
-        table = sidecar.remembered(self.path, "index", self._read)
+        table = manifest_cache.remembered(self.path, "index", self._read)
         count = len(table) // 12
         self.offsets = table[: 8 * count].view(np.int64)
         self.seconds = table[8 * count :].view(np.float32)
@@ -68,11 +68,11 @@ class Index:
 
     def __getstate__(self) -> dict[str, Any]:
         """A process that makes batches opens the manifest itself: millions of numbers need not be sent to it."""
-        return {"path": self.path, "key": sidecar.key(self.path)}
+        return {"path": self.path, "key": manifest_cache.key(self.path)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["path"])
-        if sidecar.key(self.path) != state["key"]:
+        if manifest_cache.key(self.path) != state["key"]:
             raise UserError(f"{self.path}: has changed while it was being used; give the same command again")
 
     def __len__(self) -> int:

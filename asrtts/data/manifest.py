@@ -13,7 +13,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from asrtts import storage
-from asrtts.data import sidecar
+from asrtts.data import manifest_cache
 from asrtts.data.utterance import Utterance
 from asrtts.registry import UserError, suggestion
 
@@ -125,7 +125,7 @@ def fingerprint(manifest: str | Path) -> str:
         return digest.hexdigest()[:16].encode()
 
     path = locate(manifest)
-    return sidecar.remembered(path, "fingerprint", work).tobytes().decode()
+    return manifest_cache.remembered(path, "fingerprint", work).tobytes().decode()
 
 
 def chunks(path: Path) -> Iterator[tuple[bytes, int]]:

@@ -11,8 +11,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from asrtts.compiled import F32, U32, read, written
 from asrtts.losses.rnnt_numba import log_sum_exp, of_edge, scale_softmax
+from asrtts.numba_helpers import F32, U32, read, written
 
 
 def log_probs(z: Tensor, bias: Tensor, cells: Tensor, targets: Tensor, blank_id: int, *kept: Tensor) -> None:

@@ -125,15 +125,15 @@ def _compiles(logits: Tensor) -> bool:
 
 
 def _compiled_log_probs(logits: Tensor, *args: Tensor | int) -> None:
-    from asrtts.compiled import in_slices  # see rnnt_lattice: numba takes a second to import
     from asrtts.losses.rnnt_numba import log_probs
+    from asrtts.numba_helpers import in_slices  # see rnnt_lattice: numba takes a second to import
 
     in_slices(log_probs, logits.shape[0] * logits.shape[1], *_arrays(logits, *args))
 
 
 def _compiled_gradient(logits: Tensor, *args: Tensor | int) -> None:
-    from asrtts.compiled import in_slices
     from asrtts.losses.rnnt_numba import gradient
+    from asrtts.numba_helpers import in_slices
 
     *others, grad = args
     in_place = grad is logits

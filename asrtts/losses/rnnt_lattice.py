@@ -25,8 +25,8 @@ def edge_posteriors(
             never read. On CPU their memory is reused for the posteriors.
     """
     if log_blank.device.type == "cpu" and importlib.util.find_spec("numba"):
-        from asrtts.compiled import in_slices  # numba takes a second to import: only who trains pays
         from asrtts.losses.rnnt_numba import occupy
+        from asrtts.numba_helpers import in_slices  # numba takes a second to import: only who trains pays
 
         loglik = torch.empty(len(log_blank), dtype=torch.float64)
         lens = logit_lens.contiguous(), token_lens.contiguous()  # other strides would be compiled anew

@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numba import njit
 
-from asrtts.compiled import F32, I32, LEAST, exp
 from asrtts.losses.rnnt import LEAST_GRADIENT
+from asrtts.numba_helpers import F32, I32, LEAST, exp
 
 
 @njit(fastmath={"contract", "reassoc", "nsz"}, nogil=True, error_model="numpy")

@@ -13,7 +13,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from asrtts.compiled import F32, I32, LEAST_SLICE, LOG2_E, U32, in_slices, power_of_two, read, written
+from asrtts.numba_helpers import F32, I32, LEAST_SLICE, LOG2_E, U32, in_slices, power_of_two, read, written
 
 LOOP = {"fastmath": {"contract", "nsz", "arcp", "reassoc"}, "error_model": "numpy", "nogil": True}
 

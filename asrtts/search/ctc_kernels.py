@@ -10,7 +10,7 @@ from collections import namedtuple
 import numpy as np
 from numba import njit
 
-from asrtts.compiled import F32, LEAST, exp
+from asrtts.numba_helpers import F32, LEAST, exp
 
 GROUPS = 128  # of 64 to 512 the quickest for 500 and for 4000 tokens
 

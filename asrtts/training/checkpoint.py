@@ -7,7 +7,6 @@ one is passed over for the one before.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from asrtts.config import warn
 from asrtts.registry import UserError
-from asrtts.storage import parse_json, refuse_unreadable, remove, storage_error, unreadable
+from asrtts.storage import checksum, parse_json, refuse_unreadable, remove, storage_error, unreadable
 
 KEPT = 2
 SEAL = "SHA256SUMS"
@@ -116,12 +115,6 @@ def _check_seal(path: Path) -> None:
     for name, expected in sums.items():
         if checksum(path / name) != expected:
             raise ValueError(f"{name} is not what was written")
-
-
-def checksum(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

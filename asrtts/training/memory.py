@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from asrtts.registry import UserError
-from asrtts.training import planning
+from asrtts.training import cost_model
 
 
 def peak(device: torch.device) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def enough(lower: str) -> Iterator[None]:
     Raises:
         UserError: the weights, or one layer of them, are more than is free; `lower` names the settings.
     """
-    room, held = 0.9 * planning.free(torch.device("cpu")), 0  # others live here, too
+    room, held = 0.9 * cost_model.free(torch.device("cpu")), 0  # others live here, too
 
     def count(_: nn.Module, __: str, parameter: nn.Parameter) -> None:
         nonlocal held

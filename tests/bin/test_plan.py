@@ -15,7 +15,7 @@ from asrtts.bin import plan
 from asrtts.data.augmentation import NONE
 from asrtts.experiment import load
 from asrtts.registry import UserError
-from asrtts.training.planning import Costs
+from asrtts.training.cost_model import Costs
 
 TOP = Path(__file__).resolve().parents[2]
 

@@ -169,7 +169,7 @@ def test_a_run_that_another_process_trains_is_left_alone(tones, tmp_path):
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with storage.held(folder):
         for more in ((), ("--restart",)):
-            with pytest.raises(UserError, match="another process .*is training here"):
+            with pytest.raises(UserError, match="another process .*is working here"):
                 run(tones, folder, "training.updates=2", *more)
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     run(tones, folder, "training.updates=2")
@@ -187,13 +187,13 @@ def test_of_two_that_begin_a_run_at_the_same_moment_one_trains(tones, tmp_path):
     both = [start(tones, tmp_path / "exp", *TORN, code=meet) for _ in range(2)]
     said = {process.communicate()[1].splitlines()[-1]: process.returncode for process in both}
     assert sorted(said.values()) == [0, 2]
-    assert "is training here; wait for it, or train into a new folder" in next(line for line in said if said[line])
+    assert "is working here; wait for it, or name another folder" in next(line for line in said if said[line])
     same_run(tmp_path / "exp", run(tones, tmp_path / "alone", *TORN))
 
 
 def test_a_run_is_held_before_anything_is_in_its_folder(tones, tmp_path, monkeypatch):
     def look(*_):
-        with pytest.raises(UserError, match="is training here"), storage.held(tmp_path / "exp"):
+        with pytest.raises(UserError, match="is working here"), storage.held(tmp_path / "exp"):
             pass
         raise UserError("seen")
 

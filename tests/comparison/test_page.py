@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 from asrtts.bin import compare, decode
-from asrtts.comparison import listing, media, plots
+from asrtts.comparison import media, page_utterances, plots
 from asrtts.comparison.measuring import MEASURES, Missing
 from asrtts.comparison.page import breakable, html
 from asrtts.data import features
@@ -132,7 +132,7 @@ def test_text_is_never_read_as_html(tmp_path: Path) -> None:
 
 def test_the_most_telling_come_first() -> None:
     rows = [{**row(f"u{n}", "a"), "errors": errors} for n, errors in enumerate([[[1], [1]], [[0], [2]], [[0], [0]]])]
-    assert listing.informative(rows, 2) == [1, 0]
+    assert page_utterances.informative(rows, 2) == [1, 0]
 
 
 def test_audio_that_is_gone_too_long_or_too_short_is_said(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from asrtts.data import augmentation, manifest, sidecar
+from asrtts.data import augmentation, manifest, manifest_cache
 from asrtts.data.batching import Config, Index, epoch_batches, requests
 from asrtts.data.utterance import Utterance
 from asrtts.registry import UserError
@@ -226,7 +226,7 @@ def test_an_empty_manifest_is_refused(tmp_path):
 
 @pytest.fixture
 def large(train, monkeypatch):
-    monkeypatch.setattr(sidecar, "LARGE", 1)
+    monkeypatch.setattr(manifest_cache, "LARGE", 1)
     monkeypatch.setattr(manifest, "CHUNK", 1000)  # many of them
     return train
 
@@ -272,7 +272,7 @@ def test_where_nothing_can_be_written_nothing_is_kept(large, monkeypatch):
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(sidecar.os, "replace", refuse)
+    monkeypatch.setattr(manifest_cache.os, "replace", refuse)
     assert len(Index(large)) == 50 and [p.name for p in large.parent.iterdir()] == ["train.jsonl"]
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from asrtts import storage
 from asrtts.registry import UserError
 from asrtts.training import checkpoint
 
@@ -222,7 +223,7 @@ def test_nothing_is_unpickled(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "state.json").write_text("{}")
     shutil.copy("stranger.safetensors", folder / "model.safetensors")
-    sums = "".join(f"{checkpoint.checksum(p)}  {p.name}\n" for p in sorted(folder.iterdir()))
+    sums = "".join(f"{storage.checksum(p)}  {p.name}\n" for p in sorted(folder.iterdir()))
     (folder / checkpoint.SEAL).write_text(sums)  # sealed as if it were ours
     with pytest.raises(UserError, match="every checkpoint in it is damaged"):
         checkpoint.load_latest(folder.parent)

@@ -36,7 +36,7 @@ Properties = dict[str, Any]
 
 
 @torch.no_grad()
-def probe(member: Member, utterances: Sequence[Utterance]) -> Properties | Missing:
+def measure(member: Member, utterances: Sequence[Utterance]) -> Properties | Missing:
     """Everything that is measured on the model of a run; the reason, where its weights or the audio are not there."""
     run = Run(member.exp)
     try:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from asrtts.training import planning
-from asrtts.training.planning import Costs, Trial
+from asrtts.training import cost_model
+from asrtts.training.cost_model import Costs, Trial
 
 
 def trials(first=(0.5, 0.02, 1e-3), again=(0.1, 0.01, 1e-3), memory=(4e8, 7e6, 1e5, 3e7)) -> list[Trial]:
@@ -49,16 +49,16 @@ def test_one_trial_is_enough():
 
 
 def test_the_peak_counts_what_was_held_for_a_moment():
-    before = planning.peak(torch.device("cpu"))
-    torch.ones(planning.peak(torch.device("cpu")) // 4)  # float32: as much again
-    assert planning.peak(torch.device("cpu")) > 1.5 * before
+    before = cost_model.peak(torch.device("cpu"))
+    torch.ones(cost_model.peak(torch.device("cpu")) // 4)  # float32: as much again
+    assert cost_model.peak(torch.device("cpu")) > 1.5 * before
 
 
 def test_free_memory_is_within_the_container(tmp_path, monkeypatch):
-    assert 0 < planning.free(torch.device("cpu")) < sys.maxsize
-    assert planning._free_in_container(tmp_path) == sys.maxsize  # no control group
+    assert 0 < cost_model.free(torch.device("cpu")) < sys.maxsize
+    assert cost_model._free_in_container(tmp_path) == sys.maxsize  # no control group
     for name, text in (("max", "1000\n"), ("current", "900\n"), ("stat", "anon 5\ninactive_file 300\n")):
         (tmp_path / f"memory.{name}").write_text(text)
-    assert planning._free_in_container(tmp_path) == 400
+    assert cost_model._free_in_container(tmp_path) == 400
     (tmp_path / "memory.max").write_text("max\n")
-    assert planning._free_in_container(tmp_path) == sys.maxsize
+    assert cost_model._free_in_container(tmp_path) == sys.maxsize

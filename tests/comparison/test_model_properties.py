@@ -16,7 +16,7 @@ from asrtts.asr.heads.transducer import Config as Transducer
 from asrtts.asr.heads.transducer import Head as TransducerHead
 from asrtts.asr.heads.transducer import PredictorConfig
 from asrtts.bin import compare, decode, lm
-from asrtts.comparison.probe import counted, look
+from asrtts.comparison.model_properties import counted, look
 
 torch.set_num_threads(1)
 DIM, VOCAB = 16, 7

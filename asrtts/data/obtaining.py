@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from asrtts.corpora._layout import packed
 from asrtts.data.archive import unpack
+from asrtts.data.corpus_layout import packed
 from asrtts.data.fetching import Archive, Report, fetch
 from asrtts.registry import UserError
 
