@@ -9,6 +9,7 @@ import reprlib
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar, get_args
 
@@ -40,6 +41,14 @@ class Settings(BaseModel):
 Kind = TypeVar("Kind", bound=Settings)
 
 
+@dataclass(frozen=True)
+class MembersOf:
+    """On a field: its settings are those of files in a package, chosen by name or, with weights, several of them."""
+
+    package: str
+    weighted: bool
+
+
 def chosen_by_name(package: str) -> Any:
     """The type of a setting `{name: conformer, ...}`: the file's own `Config`, found by its name."""
 
@@ -52,7 +61,7 @@ def chosen_by_name(package: str) -> Any:
             raise _Mistake(("name",), f"is missing{suggestion('', names(package))}")
         return _within(_config(package, value["name"], ("name",)), value, ())
 
-    return Annotated[SerializeAsAny[Settings], BeforeValidator(build)]
+    return Annotated[SerializeAsAny[Settings], BeforeValidator(build), MembersOf(package, weighted=False)]
 
 
 def weighted_by_name(package: str) -> Any:
@@ -75,7 +84,7 @@ def weighted_by_name(package: str) -> Any:
                 raise _Mistake((name, "weight"), f"holds {built[name].weight:g}; {wanted}")
         return built
 
-    return Annotated[dict[str, SerializeAsAny[Settings]], BeforeValidator(build)]
+    return Annotated[dict[str, SerializeAsAny[Settings]], BeforeValidator(build), MembersOf(package, weighted=True)]
 
 
 def load(path: Path, kind: type[Kind], settings: Sequence[str] = ()) -> Kind:

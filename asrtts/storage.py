@@ -31,7 +31,7 @@ def write(goal: Path, text: str) -> None:
     """Write a text beside its goal and rename it. Raises UserError, and the goal is as it was."""
     beside = goal.with_name(goal.name + ".part")
     try:
-        goal.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(goal.parent)
         with _alone(beside):
             beside.write_text(text, encoding="utf-8", errors="backslashreplace")  # a path may hold other bytes
             os.replace(beside, goal)
@@ -164,6 +164,11 @@ def altered(folder: Path, record: Mapping[str, Any]) -> Path | None:
     return None
 
 
+def short_hash(values: Any, digits: int = 16) -> str:
+    """The first hexadecimal digits of the SHA-256 of values as JSON, whatever the order of keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:digits]
+
+
 def checksum(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal digits."""
     with open(path, "rb") as file:
@@ -205,6 +210,11 @@ def json_object(text: bytes | str, where: str, mend: str) -> dict[str, Any]:
     return values
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; a link to a folder that is gone is made whole. Raises OSError."""
+    Path(os.path.realpath(folder)).mkdir(parents=True, exist_ok=True)
+
+
 # Locks -------------------------------------------------------------------------------------------------------------
 
 
@@ -224,14 +234,14 @@ def held(folder: Path) -> Iterator[None]:
     finally:
         if _is_at(folder, lock):
             with suppress(OSError):
-                folder.rmdir()  # goes only if it is empty: nothing was begun
+                folder.resolve().rmdir()  # goes only if it is empty: nothing was begun
         os.close(lock)
 
 
 def _lock(folder: Path) -> int:
     while True:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             lock = os.open(folder, os.O_RDONLY)
         except OSError as error:
             raise storage_error(folder, error) from None

@@ -14,7 +14,6 @@ from rich.progress import track
 from asrtts import __version__, storage
 from asrtts.alignment import textgrid
 from asrtts.comparison import (
-    decodings,
     fairness,
     measuring,
     media,
@@ -28,6 +27,7 @@ from asrtts.comparison.fairness import Member, System
 from asrtts.comparison.measuring import Missing
 from asrtts.config import MOST, ArgumentParser, warn, whole
 from asrtts.data.utterance import Utterance
+from asrtts.experiment import decodings
 from asrtts.metrics import emission, error_rate
 from asrtts.metrics.verdict import Outputs
 from asrtts.registry import UserError

@@ -9,10 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from asrtts import storage
-from asrtts.config import ArgumentParser, whole
-from asrtts.data import manifest
-from asrtts.lm import arpa, kneser_ney, lm_folder
+from asrtts.config import ArgumentParser, put_overrides, read_yaml, whole
+from asrtts.lm import arpa, kneser_ney, lm_folder, sentences
 from asrtts.lm.perplexity import perplexity
 from asrtts.registry import UserError
 from asrtts.search.language_model import LanguageModel
@@ -38,17 +36,17 @@ def parser() -> ArgumentParser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    if args.folder.resolve() in (Path.cwd(), *Path.cwd().parents) or (args.folder / "config.yaml").exists():
+    if args.folder.resolve() in (Path.cwd(), *Path.cwd().parents) or _is_of_another_task(args.folder):
         raise UserError(f"{args.folder}: is in use by something else; name a new folder, such as exp/lm")
     tokenizer = Tokenizer.load(args.tokens)
-    held_out = sentences(args.dev)
+    held_out = sentences.read(args.dev)
     if args.neural:
         _train(args, tokenizer, held_out)
         return
     if args.settings:
         raise UserError(f"'{args.settings[0]}' is a setting of --neural; an n-gram has --order alone")
     made, make = _ngrams(args, tokenizer)
-    made |= {"text": str(args.text), "dev_hash": text_hash(held_out), "tokens_hash": tokenizer.fingerprint()}
+    made |= {"text": str(args.text), "dev_hash": sentences.text_hash(held_out), "tokens_hash": tokenizer.fingerprint()}
     if (before := _finished(args.folder, made)) is not None:
         say(f"{args.folder}: finished before, of the same text and tokens")
         say(verdict(args.dev, before))
@@ -61,19 +59,39 @@ def main(argv: list[str]) -> None:
     say(verdict(args.dev, about))
 
 
+def _is_of_another_task(folder: Path) -> bool:
+    """Whether the folder is a run of something else than a language model."""
+    conf = folder / "config.yaml"
+    return conf.exists() and read_yaml(conf).get("task") != "language_model"
+
+
 def _train(args: Any, tokenizer: Tokenizer, held_out: list[str]) -> None:
-    from asrtts.bin import _lm_training
+    from asrtts.experiment import settings as experiment_settings
+    from asrtts.experiment.averaging import average
+    from asrtts.experiment.fitting import fit
+    from asrtts.experiment.run_folder import Run
+    from asrtts.experiment.task_door import open_task
+    from asrtts.training import parallel
 
     if args.text.suffix == ".arpa" or args.order is not None:
         raise UserError("--neural is trained on a text and has no order; leave out one of the two")
-    text = sentences(args.text)
-    tokens, dev = ([tokenizer.encode(line) for line in lines] for lines in (text, held_out))
-    with storage.held(args.folder):
-        model, made = _lm_training.train(args.folder, args.settings, tokenizer, tokens, dev, args.device)
-        about = {**made, "text": str(args.text), "text_hash": text_hash(text)}
-        about |= measured(model, held_out, args.dev, tokenizer)
-        lm_folder.save_about(args.folder, about)
-    say(f"{args.folder}: {about['parameters'] / 1e6:.2f} M parameters, best at update {about['update']}")
+    data = {"train": str(args.text), "dev": str(args.dev), "tokens": str(args.tokens)}
+    values: dict[str, Any] = {"task": "language_model", "data": data}
+    put_overrides(values, args.settings)
+    settings = experiment_settings.build(values, "asrtts lm")
+    if not settings.training.keep_best:
+        raise UserError("training.keep_best is 0: the snapshot that is best on dev becomes the model; wanted 1 or more")
+    device = parallel.pick_device(args.device)
+    parallel.use_threads(settings.training.threads)
+    run = Run(args.folder)
+    fit(run, settings, open_task(settings, device), device)
+    update = average(run, best=1)[0]
+    model = run.load()
+    about = {**lm_folder.about(args.folder), "parameters": sum(p.numel() for p in model.parameters())}
+    about |= {"update": update, "text": str(args.text), "text_hash": run.facts()["data_hash"]}
+    about |= measured(model, held_out, args.dev, tokenizer)
+    lm_folder.save_about(args.folder, about)
+    say(f"{args.folder}: {about['parameters'] / 1e6:.2f} M parameters, best at update {update}")
     say(verdict(args.dev, about))
 
 
@@ -86,9 +104,11 @@ def _ngrams(args: Any, tokenizer: Tokenizer) -> tuple[dict[str, Any], Callable[[
         digest = hashlib.sha256(args.text.read_bytes()).hexdigest()[:16]
         return {"order": ngrams.order, "text_hash": digest}, lambda: ngrams
     order = 6 if args.order is None else args.order
-    text = sentences(args.text)
+    text = sentences.read(args.text)
     estimate = partial(kneser_ney.estimate, order=order, vocab_size=tokenizer.vocab_size)
-    return {"order": order, "text_hash": text_hash(text)}, lambda: estimate(tokenizer.encode(line) for line in text)
+    return {"order": order, "text_hash": sentences.text_hash(text)}, lambda: estimate(
+        tokenizer.encode(line) for line in text
+    )
 
 
 def _finished(folder: Path, made: dict[str, Any]) -> dict[str, Any] | None:
@@ -100,22 +120,6 @@ def _finished(folder: Path, made: dict[str, Any]) -> dict[str, Any] | None:
         return None  # none, or a damaged one: it is made anew
     same = before.get("kind") == "ngram" and all(before.get(key) == value for key, value in made.items())
     return before if same and (folder / lm_folder.ARPA).is_file() else None
-
-
-def sentences(path: Path) -> list[str]:
-    """The sentences of a manifest, or of a text file, one a line. Raises UserError if it is neither."""
-    if path.suffix not in (".txt", ".text"):
-        return [utterance.text for utterance in manifest.read(path)]
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason}); wanted one sentence a line") from None
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"{path}: no such text") from None
-
-
-def text_hash(text: list[str]) -> str:
-    return hashlib.sha256("\n".join(text).encode()).hexdigest()[:16]
 
 
 def measured(model: LanguageModel, text: list[str], path: Path, tokenizer: Tokenizer) -> dict[str, Any]:

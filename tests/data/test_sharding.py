@@ -170,7 +170,7 @@ def test_batches_are_the_same_with_any_number_of_workers(sharded):
 
     def first(workers: int) -> list:
         asked = batching.requests(config, augmentation.NONE, index.seconds, 1)
-        return [(b["utt_ids"], b["feats"]) for b in itertools.islice(batches(data, asked, workers), 12)]
+        return [(b["ids"], b["feats"]) for b in itertools.islice(batches(data, asked, workers), 12)]
 
     for (ids, feats), (other_ids, other) in zip(first(0), first(2), strict=True):
         assert ids == other_ids and torch.equal(feats, other)
