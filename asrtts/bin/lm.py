@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from asrtts.config import ArgumentParser, put_overrides, read_yaml, whole
-from asrtts.lm import arpa, kneser_ney, lm_folder, sentences
+from asrtts.data import sentences
+from asrtts.lm import arpa, kneser_ney, lm_folder
 from asrtts.lm.perplexity import perplexity
 from asrtts.registry import UserError
 from asrtts.search.language_model import LanguageModel

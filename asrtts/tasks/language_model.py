@@ -13,12 +13,12 @@ from pydantic import Field
 
 from asrtts import config, storage
 from asrtts.config import Count
-from asrtts.data import augmentation, batching
+from asrtts.data import augmentation, batching, sentences
 from asrtts.data.dataset import pad
 from asrtts.experiment.run_folder import Run
 from asrtts.experiment.settings import TaskSettings
 from asrtts.experiment.task_door import Asset, OpenTask, Place
-from asrtts.lm import lm_folder, sentences
+from asrtts.lm import lm_folder
 from asrtts.lm.recurrent import Config as ModelConfig
 from asrtts.lm.recurrent import RecurrentLm
 from asrtts.registry import UserError
