@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from asrtts.data.archive import unpack
+from asrtts import storage
+from asrtts.data.archive import is_unfinished, unpack
 from asrtts.data.corpus_layout import packed
 from asrtts.data.fetching import Archive, Report, fetch
 from asrtts.registry import UserError
@@ -51,8 +53,7 @@ def obtain(
     place, there = Path(root) / corpus, source or _shelf()
     if there and not there.is_dir():
         raise UserError(f"{there}: no such folder (named by {'--corpus' if source else 'ASRTTS_CORPORA'})")
-    lacking = [part for part in parts if find(root, part) is None]
-    if not lacking:
+    if not _lacking(root, place, parts, find):
         print(f"{corpus}: already in {find(root, next(iter(parts)))}")
         return place
     trees = {part: tree for part in parts if there and (tree := find(there, part))}
@@ -62,14 +63,26 @@ def obtain(
             if every and trees.keys() != parts.keys():
                 raise UserError(f"{there}: {corpus} is there without {', '.join(parts.keys() - trees.keys())}")
             return _link(place, next(iter(trees.values())), corpus)
-        _bring_all(place, corpus, {part: parts[part] for part in lacking}, there, source is not None, trust, inner)
+        _refuse_link(place, parts)
+        with storage.held(place):
+            lacking = _lacking(root, place, parts, find)  # another process may have brought them meanwhile
+            files = _bring_all(place, corpus, lacking, there, source is not None, trust, inner)
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise UserError(f"{error.filename}: {error.strerror}; name a folder that can be written") from None
     for part in lacking:
         if find(root, part) is None:
             raise UserError(f"{place}: {parts[part].name} was unpacked but holds no {part}; is it another archive?")
-    print(f"{corpus}: unpacked in {place}")
+    print(f"{corpus}: unpacked {files} files in {place}")
     return place
+
+
+def _lacking(root: Path, place: Path, parts: Mapping[str, Archive], find: Find) -> dict[str, Archive]:
+    """The parts that are not there, or of which a killed run may have brought only some files."""
+    return {
+        part: archive
+        for part, archive in parts.items()
+        if find(root, part) is None or is_unfinished(place, archive.name)
+    }
 
 
 def _shelf() -> Path | None:
@@ -86,44 +99,75 @@ def _link(place: Path, tree: Path, corpus: str) -> Path:
     """Use a corpus where it lies: it may be large, and its folder may be read-only."""
     if not _vacant(place):
         raise UserError(f"{place}: is in the way of a link to {tree}; move it away, or leave out --corpus")
-    if place.is_symlink():
-        place.unlink()
-    elif place.exists():
-        place.rmdir()
-    place.symlink_to(tree, target_is_directory=True)
+    if not place.is_symlink():
+        try:
+            with storage.held(place):  # or another process that unpacks into it would write into the linked corpus
+                _put_link(place, tree)
+        except UserError:
+            if not _is_linked_soon(place, tree):
+                raise
+    elif not _is_linked(place, tree):
+        _put_link(place, tree)
     print(f"{corpus}: used in place, {place} -> {tree}")
     return place
 
 
-def _bring_all(
-    place: Path, corpus: str, parts: Mapping[str, Archive], there: Path | None, only_there: bool, trust: str, inner: str
-) -> None:
-    """Unpack every part: from an archive in `there`, or from the network."""
-    archives = {part: packed(there, corpus, archive) if there else None for part, archive in parts.items()}
-    if only_there and None in archives.values():
-        names = ", ".join(parts[part].name for part, path in archives.items() if path is None)
-        raise UserError(f"{there}: holds neither {corpus} unpacked nor {names}; without --corpus it is downloaded")
+def _put_link(place: Path, tree: Path) -> None:
+    beside = place.with_name(f".{place.name}.{uuid.uuid4().hex[:12]}.link")
+    beside.symlink_to(tree, target_is_directory=True)
+    try:
+        if place.exists() and not place.is_symlink():
+            place.rmdir()
+        os.replace(beside, place)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _is_linked(place: Path, tree: Path) -> bool:
+    return place.is_symlink() and place.exists() and place.samefile(tree)
+
+
+def _is_linked_soon(place: Path, tree: Path) -> bool:
+    """Whether another process makes the same link at this moment."""
+    for _ in range(20):
+        if _is_linked(place, tree):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _refuse_link(place: Path, parts: Mapping[str, Archive]) -> None:
+    """Raises UserError where `place` is a link to a corpus; takes away one that leads nowhere."""
     if place.is_symlink():
         if place.exists():
             raise UserError(
                 f"{place}: is a link to {place.resolve()}, which lacks {', '.join(parts)}; remove the link to have a "
                 "folder of its own, or add to that corpus yourself"
             )
-        place.unlink()
-    for part, archive in parts.items():
-        _bring(place, archive, archives[part], trust, inner)
+        place.unlink(missing_ok=True)
 
 
-def _bring(place: Path, archive: Archive, there: Path | None, trust: str, inner: str) -> None:
+def _bring_all(
+    place: Path, corpus: str, parts: Mapping[str, Archive], there: Path | None, only_there: bool, trust: str, inner: str
+) -> int:
+    """Unpack every part, from an archive in `there` or from the network; returns the number of files."""
+    archives = {part: packed(there, corpus, archive) if there else None for part, archive in parts.items()}
+    if only_there and None in archives.values():
+        names = ", ".join(parts[part].name for part, path in archives.items() if path is None)
+        raise UserError(f"{there}: holds neither {corpus} unpacked nor {names}; without --corpus it is downloaded")
+    return sum(_bring(place, archive, archives[part], trust, inner) for part, archive in parts.items())
+
+
+def _bring(place: Path, archive: Archive, there: Path | None, trust: str, inner: str) -> int:
     if there:
         with meter(f"unpacking {there}") as report:
-            unpack(there, place, inner, report)
-        return
+            return unpack(there, place, inner, report)
     with meter(f"downloading {archive.name}") as report:
         fetched = fetch(archive, place, trust=trust, report=report)
     with meter(f"unpacking {archive.name}") as report:
-        unpack(fetched, place, inner, report)
+        count = unpack(fetched, place, inner, report)
     fetched.unlink()  # the tree is whole now
+    return count
 
 
 @contextmanager

@@ -125,7 +125,7 @@ def test_a_damaged_archive_is_named_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_does_not_disturb_the_next(tmp_path: Path) -> None:
-    left = tmp_path / "out" / ".unpacking-a.tar.gz" / "c"
+    left = tmp_path / "out" / ".a.tar.gz.0123456789ab.part" / "c"
     left.mkdir(parents=True)
     (left / "half").write_text("half")
     unpack(pack(tmp_path / "a.tar.gz", ("c/x", b"x")), tmp_path / "out")
@@ -137,6 +137,6 @@ def test_an_archive_larger_than_the_disk_is_stopped(tmp_path: Path, monkeypatch:
         free = archives._MARGIN + 1000
 
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: Usage)
-    with pytest.raises(UserError, match="c/x needs .* make room"):
+    with pytest.raises(UserError, match="c/x needs .* free some space"):
         unpack(pack(tmp_path / "a.tar.gz", ("c/x", bytes(100_000))), tmp_path / "out")
     assert everything_below(tmp_path / "out") == set()
