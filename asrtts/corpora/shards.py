@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import os
 import tarfile
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 from asrtts.config import warn
+from asrtts.data import shard_record, tar_members
 from asrtts.data.utterance import Utterance
 from asrtts.registry import UserError
-from asrtts.storage import parse_json
+from asrtts.storage import json_object, parse_json
 
 HOMEPAGE = "https://github.com/webdataset/webdataset"
 
 AUDIO = (".flac", ".wav", ".ogg", ".mp3", ".sph")
 TEXTS = (".txt", ".json")
+LONGEST_TEXT = 1 << 20  # bytes; a damaged header promises any number, and the memory for them would be asked for
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -24,6 +27,7 @@ PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 class _Sample:
     """The members of one key."""
 
+    key: str
     place: tuple[int, int] | None = None  # offset and size of the audio
     txt: str | None = None
     about: dict[str, str] | None = None  # of the json
@@ -46,8 +50,8 @@ def utterances(root: Path) -> dict[str, list[Utterance]]:
     name the `speaker`.
 
     Raises:
-        UserError: no shard is there; one is compressed or cut short; a key has two files of a kind; a text cannot be
-            read. Shard and member are named.
+        UserError: no shard is there; one is compressed, cut short or, by the record beside them, missing; a key has
+            two files of a kind; a text cannot be read. Shard and member are named.
     """
     root = Path(root)
     if not root.is_dir():
@@ -58,10 +62,35 @@ def utterances(root: Path) -> dict[str, list[Utterance]]:
         if packed:
             _refuse_packed(packed[0])
         raise UserError(f"{root}: no shards (looked for *.tar in it and in the folders below)")
-    return {
-        os.path.basename(os.path.abspath(folder)): [u for shard in _shards(folder) for u in _read(shard)]
-        for folder in folders
-    }
+    splits = {}
+    for folder in folders:
+        found = [u for shard in _shards(folder) for u in _read(shard)]
+        _refuse_incomplete(folder, len(found))
+        splits[os.path.basename(os.path.abspath(folder))] = found
+    return splits
+
+
+def _refuse_incomplete(folder: Path, count: int) -> None:
+    """Raises UserError if what `asrtts shard` wrote beside the shards tells of other shards than there are."""
+    record, listed = folder / shard_record.RECORD, folder / shard_record.MANIFEST
+    way_out = (
+        f"copy the shards again, or delete {shard_record.RECORD} and {shard_record.MANIFEST} to use those that are here"
+    )
+    if record.is_file():
+        before = json_object(record.read_bytes(), str(record), way_out)
+        if damage := shard_record.damage(folder, before):
+            raise UserError(f"{damage}, says {record}; {way_out}")
+        named = before.get(shard_record.SIZES)
+        extra = [path for path in _shards(folder) if isinstance(named, dict) and path.name not in named]
+        if extra:
+            raise UserError(
+                f"{extra[0]}: {record} does not name this shard; take it out, or delete {shard_record.RECORD}"
+            )
+    if listed.is_file():
+        with open(listed, "rb") as lines:
+            wanted = sum(1 for line in lines if line.strip())
+        if wanted != count:
+            raise UserError(f"{folder}: {listed.name} lists {wanted} utterances, the shards hold {count}; {way_out}")
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -72,18 +101,14 @@ def _read(shard: Path) -> list[Utterance]:
     """The utterances of a shard, in the order of their audio."""
     samples: dict[str, _Sample] = {}
     try:
-        with tarfile.open(shard, "r:") as members:
-            for member in members:
+        with open(shard, "rb") as file:
+            for tar, member in tar_members.members(file):
                 key, dot, suffix = member.name.rpartition(".")
                 if key.rpartition("/")[2].startswith("._"):  # what a tar of macOS holds beside each file
                     continue
                 if member.isreg() and not member.issparse() and dot + suffix.lower() in AUDIO + TEXTS:
-                    _put(samples.setdefault(key, _Sample()), members, member, dot + suffix.lower(), shard)
-            end = members.offset
-        with open(shard, "rb") as file:
-            file.seek(end)
-            if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:  # tarfile stops at anything else too
-                raise tarfile.ReadError("its end is missing")
+                    form = unicodedata.normalize("NFC", key)  # macOS writes names in another form than texts
+                    _put(samples.setdefault(form, _Sample(key)), tar, member, dot + suffix.lower(), shard)
     except tarfile.ReadError as error:
         with open(shard, "rb") as file:
             magic = file.read(6)
@@ -92,22 +117,22 @@ def _read(shard: Path) -> list[Utterance]:
         raise UserError(f"{shard}: cut short or no tar file ({error}); copy or write it again") from None
     except OSError as error:
         raise UserError(f"{shard}: cannot be read ({error})") from None
-    mute = [key for key, sample in samples.items() if not sample.place]
-    unwritten = [key for key, sample in samples.items() if sample.place and sample.text is None]
+    mute = [sample.key for sample in samples.values() if not sample.place]
+    unwritten = [sample.key for sample in samples.values() if sample.place and sample.text is None]
     if mute:
         warn(f"{shard}: {len(mute)} texts have no audio and are left out, e.g. {mute[0]}")
     if unwritten:
         warn(f"{shard}: {len(unwritten)} audio files have no text and are left out, e.g. {unwritten[0]}")
     found = [
-        Utterance(key, os.path.abspath(shard), s.text, (s.about or {}).get("speaker", ""), offset=at, size=size)
-        for key, s in samples.items()
+        Utterance(s.key, os.path.abspath(shard), s.text, (s.about or {}).get("speaker", ""), offset=at, size=size)
+        for s in samples.values()
         if s.place and s.text is not None
         for at, size in [s.place]
     ]
     return sorted(found, key=lambda u: u.offset)
 
 
-def _put(sample: _Sample, members: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, shard: Path) -> None:
+def _put(sample: _Sample, tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, shard: Path) -> None:
     """Note one member of a sample."""
     at = f"{shard}: {member.name}"
     if any("\ud800" <= c <= "\udfff" for c in member.name):  # how tarfile shows bytes that are no UTF-8
@@ -118,8 +143,10 @@ def _put(sample: _Sample, members: tarfile.TarFile, member: tarfile.TarInfo, suf
     if suffix in AUDIO:
         sample.place = (member.offset_data, member.size) if member.size else None
         return
+    if member.size > LONGEST_TEXT:
+        raise UserError(f"{at}: a text of {member.size} bytes; wanted that of one utterance, under {LONGEST_TEXT}")
     try:
-        content = members.extractfile(member).read().decode("utf-8-sig")
+        content = tar.extractfile(member).read().decode("utf-8-sig")
         about = parse_json(content) if suffix == ".json" else {}
         json.dumps(about, ensure_ascii=False).encode()  # half a character may stand in JSON, but in no text
     except ValueError as error:
