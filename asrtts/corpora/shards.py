@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tarfile
 import unicodedata
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ HOMEPAGE = "https://github.com/webdataset/webdataset"
 AUDIO = (".flac", ".wav", ".ogg", ".mp3", ".sph")
 TEXTS = (".txt", ".json")
 LONGEST_TEXT = 1 << 20  # bytes; a damaged header promises any number, and the memory for them would be asked for
+_SPLIT = re.compile("train|dev|test|valid|eval")
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -43,7 +45,9 @@ def download(root: Path) -> Path:
 
 
 def utterances(root: Path) -> dict[str, list[Utterance]]:
-    """The splits of `root`: itself, named as the folder, or each folder in it that holds *.tar.
+    """The splits of `root`: itself, or each folder in it that holds *.tar, named as the folders.
+
+    A `root` that is named after no split is train.
 
     Nothing is unpacked: an utterance is its place in the shard, so that no name can lead anywhere. Members that are
     neither audio nor text are passed over. The text is that of `.txt`, else the key `text` of `.json`, which may also
@@ -66,7 +70,8 @@ def utterances(root: Path) -> dict[str, list[Utterance]]:
     for folder in folders:
         found = [u for shard in _shards(folder) for u in _read(shard)]
         _refuse_incomplete(folder, len(found))
-        splits[os.path.basename(os.path.abspath(folder))] = found
+        name = os.path.basename(os.path.abspath(folder))
+        splits[name if folder != root or _SPLIT.search(name) else "train"] = found
     return splits
 
 

@@ -89,7 +89,7 @@ def test_names_that_lead_out_of_the_folder_lead_nowhere(tmp_path):
             member = tarfile.TarInfo(name)
             member.type, member.linkname = kind, "/etc/passwd"
             tar.addfile(member)
-    found = shards.utterances(tmp_path / "in")["in"]
+    found = shards.utterances(tmp_path / "in")["train"]
     assert [u.utt_id for u in found] == ["../../up", "/etc/x"] and {u.audio for u in found} == {str(path)}
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
 

@@ -64,8 +64,8 @@ def test_audio_texts_and_speakers_come_out_as_they_went_in(corpus, sharded):
 def test_the_corpus_that_is_read_from_the_shards_is_the_manifest(sharded):
     """Without durations, which `asrtts prepare` fills in."""
     found = shards.utterances(sharded)
-    assert list(found) == ["shards"]
-    assert found["shards"] == [replace(u, seconds=0.0, sample_rate=0) for u in manifest.read(sharded / "manifest")]
+    assert list(found) == ["train"]
+    assert found["train"] == [replace(u, seconds=0.0, sample_rate=0) for u in manifest.read(sharded / "manifest")]
     assert shards.utterances(sharded.parent).keys() == {"shards"}
 
 
