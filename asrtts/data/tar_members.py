@@ -70,6 +70,8 @@ class _Header(tarfile.TarInfo):
             if not file.last:
                 raise tarfile.ReadError("its end is missing") from None
             raise tarfile.ReadError(f"no header of a member at byte {start}: {error}") from None
+        except (ValueError, IndexError, KeyError, OverflowError) as error:  # of tarfile, over records that it believes
+            raise tarfile.ReadError(f"a damaged header at byte {start} ({error})") from None
         finally:
             if outermost:
                 file.header_bytes_left = None
