@@ -88,7 +88,7 @@ def fetch(
                 return goal
     tried = "; ".join(f"{urlsplit(url).netloc}: {reason}" for url, reason in reasons.items())
     raise UserError(
-        f"{archive.name}: no mirror gave it ({tried}). The same command continues; "
+        f"{archive.name}: no mirror gave it ({tried}). The same command resumes; "
         f"or get the file otherwise and put it into {folder}"
     )
 
@@ -203,4 +203,5 @@ def _reason(error: Exception, stall: float) -> str:
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(cause, TimeoutError):
         return f"nothing for {stall:g} s"
-    return str(getattr(cause, "strerror", None) or cause) or type(cause).__name__
+    said = " ".join(str(getattr(cause, "strerror", None) or cause).split())  # what a server sent may have line ends
+    return f"{said:.200}" or type(cause).__name__
