@@ -105,6 +105,8 @@ def _shards(folder: Path) -> list[Path]:
 def _read(shard: Path) -> list[Utterance]:
     """The utterances of a shard, in the order of their audio."""
     samples: dict[str, _Sample] = {}
+    if not shard.is_file():  # a pipe would be waited for
+        raise UserError(f"{shard}: a folder, a pipe or a device, no shard; take it out of the folder")
     try:
         with open(shard, "rb") as file:
             for tar, member in tar_members.members(file):

@@ -60,6 +60,7 @@ KNOWN = {
 }
 
 
+TAGS = (b"TAG", b"ID3", b"APETAGEX")  # which players append to any file
 _OFF = 64  # bytes around the promised end in which chunks may begin
 FIRST = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"riff", b"caff")  # a file that begins where a chunk should
 
@@ -106,30 +107,38 @@ def _chunked(file: BinaryIO, size: int, chunks: Chunks) -> Extent | None:
 
 def _behind(file: BinaryIO, size: int, end: int, chunks: Chunks) -> tuple[int, int]:
     """(bytes behind the audio that are neither chunks nor zeros, where a second file begins or 0)."""
-    behind, joined = _after_chunks(file, size, end, chunks)
-    if behind and not joined:  # not all writers fill up an odd size, and some sizes are off by a few bytes
-        places = range(max(end - _OFF, 0), min(end + _OFF, size))
-        if any(_after_chunks(file, size, place, chunks) == (0, 0) for place in places):
-            return 0, 0
-    return behind, joined
+    rest, joined = _after_chunks(file, size, end, chunks)
+    if joined or not (behind := _not_zero(file, rest, size)):
+        return size - rest if joined else 0, joined
+    places = range(max(end - _OFF, 0), min(end + _OFF, size))  # not all writers fill up an odd size, or count right
+    if any(_after_chunks(file, size, place, chunks) == (size, 0) for place in places):
+        return 0, 0
+    return behind, 0
 
 
 def _after_chunks(file: BinaryIO, size: int, place: int, chunks: Chunks) -> tuple[int, int]:
+    """(where the chunks end that begin at `place`, where a second file begins or 0)."""
     head_size = struct.calcsize(chunks.head)
-    start = place
     while place < size:
         file.seek(place)
-        if file.read(4) in FIRST:
-            return size - start, place
-        file.seek(place)
         head = file.read(head_size)
+        if head[:4] in FIRST:
+            return place, place
+        if head.startswith(TAGS):
+            return size, 0
         name, length = struct.unpack(chunks.head, head) if len(head) == head_size else (b"", -1)
         if not name[:4].isascii() or not name[:4].decode("ascii").isprintable() or not chunks.own <= length:
             break
         if place + head_size + length - chunks.own > size:
             break
-        place = start = place + head_size + length - chunks.own + -length % chunks.grid
-    return _not_zero(file, start, size), 0
+        place += head_size + length - chunks.own + -length % chunks.grid
+    return min(place, size), 0
+
+
+def _behind_samples(file: BinaryIO, end: int, size: int) -> int:
+    """What follows the audio of a format without chunks, but for zeros and tags."""
+    file.seek(end)
+    return 0 if file.read(8).startswith(TAGS) else _not_zero(file, end, size)
 
 
 def _not_zero(file: BinaryIO, start: int, size: int) -> int:
@@ -155,7 +164,7 @@ def _au(file: BinaryIO, size: int, order: str) -> Extent:
     file.seek(4)
     offset, length = struct.unpack(f"{order}II", file.read(8).ljust(8, b"\0"))
     there = max(size - offset, 0)
-    behind = _not_zero(file, offset + length, size) if length < STREAMED[4] else 0
+    behind = _behind_samples(file, offset + length, size) if length < STREAMED[4] else 0
     if length >= STREAMED[4] or (not length and behind):
         return Extent(None, there, patches=((8, struct.pack(f"{order}I", min(there, STREAMED[4]))),))
     return _whole_tail(file, Extent(length, min(length, there), behind), offset + length, (b".snd", b"dns."))
@@ -182,7 +191,7 @@ def _sphere(file: BinaryIO, size: int) -> Extent | None:
         return None  # compressed: the count says nothing about bytes
     count, width, channels = map(int, numbers)
     promised, there = count * width * channels, max(size - length, 0)
-    behind = _not_zero(file, length + promised, size)
+    behind = _behind_samples(file, length + promised, size)
     if not promised and behind:
         return Extent(None, there)
     return _whole_tail(file, Extent(promised, min(promised, there), behind), length + promised, (b"NIST",))

@@ -80,7 +80,7 @@ def test_a_writer_to_a_pipe_promises_nothing(data):
     assert promised(data) == (None, 100)
 
 
-@pytest.mark.parametrize("more", [b"LIST\4\0\0\0INFO", b"", bytes(5000), b"\0LIST\4\0\0\0INFO"])
+@pytest.mark.parametrize("more", [b"LIST\4\0\0\0INFO", b"", bytes(5000), b"\0LIST\4\0\0\0INFO", b"TAG" + b"x" * 125])
 def test_chunks_and_zeros_behind_the_audio_are_no_audio(more):
     assert extent(io.BytesIO(wav(100) + more)).behind == 0
 
