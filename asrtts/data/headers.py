@@ -80,24 +80,25 @@ def extent(file: BinaryIO) -> Extent | None:
 
 
 def _chunked(file: BinaryIO, size: int, chunks: Chunks) -> Extent | None:
-    long = None  # the size of the audio in RF64, where the chunk's own field is too short for it
+    long, long_place = None, 0  # the size of the audio in RF64, where the chunk's own field is too short for it
     head_size = struct.calcsize(chunks.head)
     file.seek(chunks.first)
     while len(head := file.read(head_size)) == head_size:
         name, length = struct.unpack(chunks.head, head)
         place = file.tell()
         if name == b"ds64":
-            long = struct.unpack("<8xQ", file.read(16).ljust(16, b"\0"))[0]
+            long, long_place = struct.unpack("<8xQ", file.read(16).ljust(16, b"\0"))[0], place + 8
         if name.startswith(chunks.name):
             wide = 4 if head_size == 8 else 8
             if long is not None and length == 0xFFFFFFFF:
                 length, wide = long, 8
+            in_long = long_place if wide == 8 and head_size == 8 else 0
             audio, there = max(length - chunks.own - chunks.before, 0), max(size - place - chunks.before, 0)
             end = place + length - chunks.own + -length % chunks.grid
             behind, joined = (0, 0) if length >= STREAMED[wide] else _behind(file, size, end, chunks)
             if length >= STREAMED[wide] or (not audio and behind and not joined):  # a stream, or a recorder was killed
-                return Extent(None, there, patches=_patch(chunks, place, head_size, there, long is not None))
-            patches = _patch(chunks, place, head_size, there, long is not None) if audio > there else ()
+                return Extent(None, there, patches=_patch(chunks, place, there, in_long))
+            patches = _patch(chunks, place, there, in_long) if audio > there else ()
             return Extent(audio, min(audio, there), behind, joined, patches=patches)
         if not chunks.own <= length <= size:  # damaged; W64 would send us back to where we were
             return None
@@ -110,10 +111,11 @@ def _behind(file: BinaryIO, size: int, end: int, chunks: Chunks) -> tuple[int, i
     rest, joined = _after_chunks(file, size, end, chunks)
     if joined or not (behind := _not_zero(file, rest, size)):
         return size - rest if joined else 0, joined
-    places = range(max(end - _OFF, 0), min(end + _OFF, size))  # not all writers fill up an odd size, or count right
-    if any(_after_chunks(file, size, place, chunks) == (size, 0) for place in places):
-        return 0, 0
-    return behind, 0
+    # not all writers fill up an odd size, or count right
+    near = [_after_chunks(file, size, place, chunks) for place in range(max(end - _OFF, 0), min(end + _OFF, size))]
+    if second := next((joined for _, joined in near if joined), 0):
+        return size - second, second
+    return (0 if (size, 0) in near else behind), 0
 
 
 def _after_chunks(file: BinaryIO, size: int, place: int, chunks: Chunks) -> tuple[int, int]:
@@ -151,11 +153,13 @@ def _not_zero(file: BinaryIO, start: int, size: int) -> int:
     return max(last - start, 0)
 
 
-def _patch(chunks: Chunks, place: int, head_size: int, there: int, is_long: bool) -> tuple[tuple[int, bytes], ...]:
-    """The size of the audio as it is, for the header's field. RF64 is read by libsndfile as it stands."""
+def _patch(chunks: Chunks, place: int, there: int, in_long: int) -> tuple[tuple[int, bytes], ...]:
+    """The size of the audio as it is, for the header's field; in RF64 that is at `in_long`."""
     length = there + chunks.own + chunks.before
+    if in_long:
+        return ((in_long, struct.pack("<Q", length)),)
     kind = chunks.head[0] + chunks.head[-1]
-    if is_long or length >= 1 << 8 * struct.calcsize(kind):
+    if length >= 1 << 8 * struct.calcsize(kind):
         return ()
     return ((place - struct.calcsize(kind), struct.pack(kind, length)),)
 

@@ -68,7 +68,7 @@ def difference(found: Extent | None, sound: soundfile.SoundFile | None, decoded:
     if found is None:
         return None
     if found.joined:
-        return "unread", f"a second file is joined to this one at byte {found.joined}; only the first one is read"
+        return "unread", f"a second file is joined to this one at byte {found.joined}; they are not read as one"
     if found.unit == "pages":
         return ("truncated", "it ends before its last page") if found.promised else None
     trimmed = found.trimmed / sound.samplerate if sound else 0.0

@@ -97,6 +97,26 @@ def test_a_file_that_was_written_to_a_pipe_is_read_to_its_end(tmp_path, form):
     assert len(part) == RATE
 
 
+@pytest.mark.parametrize("size", [b"\0" * 8, b"\xff" * 8])
+def test_an_rf64_whose_size_was_never_written_is_read(tmp_path, size):
+    data = bytearray(encoded("RF64"))
+    data[28:36] = size
+    found = look(tmp_path, bytes(data))
+    assert (found.findings, found.seconds) == ((), 2.0)
+
+
+@pytest.mark.parametrize(
+    "form, subtype", [("WAV", "GSM610"), ("WAV", "IMA_ADPCM"), ("W64", "GSM610"), ("CAF", "ALAC_16")]
+)
+def test_coded_chunks_are_held_to_the_same_rule(tmp_path, form, subtype):
+    file = io.BytesIO()
+    soundfile.write(file, np.random.default_rng(0).uniform(-0.2, 0.2, 2 * RATE), RATE, subtype, format=form)
+    data = file.getvalue()
+    assert look(tmp_path, data).findings == ()
+    assert kinds(look(tmp_path, data[: len(data) // 2])) == ["truncated"]
+    assert kinds(look(tmp_path, data + data)) in (["unread"], ["unreadable"])
+
+
 def test_a_wav_whose_size_was_never_written_is_read(tmp_path):
     data = bytearray(encoded("WAV"))
     struct.pack_into("<I", data, 40, 0)
