@@ -16,7 +16,9 @@ LONGEST = 3 * 3600  # seconds; a damaged header promises years, and the memory f
 
 
 def read(utterance: Utterance, sample_rate: int) -> np.ndarray:
-    """The utterance's samples (S,), float32 in [-1, 1], resampled to `sample_rate` Hz.
+    """The utterance's samples (S,), float32, resampled to `sample_rate` Hz.
+
+    Full scale is [-1, 1]; a float file, an MP3 or an Ogg may go beyond, and its samples are given as they are.
 
     Raises:
         UserError: the file is missing or damaged, ends before the utterance does, or promises more than LONGEST.
@@ -65,10 +67,11 @@ def stored(utterance: Utterance) -> str | io.BytesIO:
     if not utterance.size:
         return utterance.audio
     with open(utterance.audio, "rb") as shard:
+        missing = utterance.offset + utterance.size - os.fstat(shard.fileno()).st_size
+        if missing > 0:
+            raise OSError(f"the shard ends {missing} bytes too early; copy or write it again")
         shard.seek(max(0, utterance.offset - tar_members.BLOCK))
         header, data = shard.read(tar_members.BLOCK), shard.read(utterance.size)
-        if len(data) < utterance.size:
-            raise OSError(f"the shard ends {utterance.size - len(data)} bytes too early; copy or write it again")
         if not _is_member(utterance, shard, header):
             raise OSError("the shard has changed since the manifest was made: another file is at that place")
     return io.BytesIO(data)

@@ -29,7 +29,7 @@ def opened(source: str | io.BytesIO) -> soundfile.SoundFile:
     """The file as libsndfile reads it, with the right number of frames.
 
     Args:
-        source: a path, or the bytes of a file (then at their beginning afterwards).
+        source: a path, or the bytes of a file.
 
     Raises:
         soundfile.SoundFileError, OSError: as soundfile does.
