@@ -17,8 +17,8 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from asrtts.config import CountOrNone, Settings
-from asrtts.data import sound_files
 from asrtts.data.audio import resample
+from asrtts.data.sound_files import opened
 from asrtts.registry import UserError
 
 SOUND_FILES = (".wav", ".flac", ".ogg")
@@ -185,7 +185,7 @@ def _response(path: str, sample_rate: int) -> np.ndarray:
 def _stretch(path: str, seconds: float | None, sample_rate: int, rng: np.random.Generator | None) -> np.ndarray:
     """A random stretch of a sound file, all of it if it is not longer (or `seconds` is None)."""
     try:
-        with sound_files.opened(path) as sound:
+        with opened(path) as sound:
             count = sound.frames if seconds is None else min(sound.frames, math.ceil(seconds * sound.samplerate) + 1)
             if count < sound.frames:
                 sound.seek(int(rng.integers(sound.frames - count + 1)))
