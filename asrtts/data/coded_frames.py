@@ -25,7 +25,9 @@ def extent(data: bytes) -> Extent | None:
         return _ogg(data)
     if data[:4] not in (b"RIFF", b"FORM") and (frames := mpeg_frames(data)):
         promised = None if frames.promised is None else frames.promised * frames.samples
-        return Extent(promised, frames.count * frames.samples, unit="samples", trimmed=4 * frames.samples)
+        held = frames.count * frames.samples
+        cut = "a frame" if frames.is_cut and promised is None else ""
+        return Extent(promised, held, 0, frames.other, "samples", cut, trimmed=4 * frames.samples)
     return None
 
 
@@ -46,8 +48,7 @@ def _flac(data: bytes) -> Extent | None:
         return Extent(total or None, total, 0, joined, "samples")
     if not total:  # a writer to a pipe; a frame that was cut is missed
         patch = bytes([info[13] & 0xF0 | held >> 32 & 0x0F]) + (held & 0xFFFFFFFF).to_bytes(4, "big")
-        promised = None if whole else held + int.from_bytes(info[2:4], "big")
-        return Extent(promised, held, 0, joined, "samples", patches=((21, patch),))
+        return Extent(None, held, 0, joined, "samples", "" if whole else "a frame", patches=((21, patch),))
     return Extent(total, min(held, total), max(held - total, 0), joined, "samples")
 
 
@@ -128,13 +129,13 @@ def _ogg(data: bytes) -> Extent:
     place, last, begun = 0, False, False
     while data[place : place + 4] == b"OggS":
         if data[place + 5] & 2 and begun:
-            return Extent(None, 0, 0, place, "samples")
+            return Extent(None, 0, 0, place, "")
         begun = begun or not data[place + 5] & 2
         table = data[place + 27 : place + 27 + data[place + 26]] if place + 27 <= len(data) else b""
         end = place + 27 + len(table) + sum(table)
         last = bool(data[place + 5] & 4) and end <= len(data)
         place = end
-    return Extent(None if last else 1, 0, unit="pages")
+    return Extent(None, 0, unit="", ends_within="" if last else "a stream of Ogg pages")
 
 
 # MPEG --------------------------------------------------------------------------------------------------------------
@@ -157,17 +158,19 @@ class MpegFrames:
     count: int
     samples: int  # of each channel in a frame
     promised: int | None  # frames by the first one's Xing, Info or VBRI header; None: it has none
-    joined: bool  # a later frame is such a header, too
     stretches: tuple[tuple[int, int], ...]  # of frames with audio: between them are tags and headers
     header: bytes  # of the first frame with audio
     layer: int
+    other: int  # where frames of another rate or version begin, in bytes; 0: nowhere
+    is_cut: bool  # the file ends within a frame
 
 
 def mpeg_frames(data: bytes) -> MpegFrames | None:
     """Follow the frames of a file from header to header; None if it is no MPEG audio."""
-    place, count, promised, joined = 0, 0, None, False
+    place, count, promised = 0, 0, None
     first, stretches = b"", []
-    layer = samples = 0
+    layer = samples = other = 0
+    is_cut = False
     while place + 4 <= len(data):
         if data[place] != 0xFF:
             following = _behind_tag(data, place)
@@ -180,14 +183,16 @@ def mpeg_frames(data: bytes) -> MpegFrames | None:
         if shape is None or (first and not _alike(header, first)):
             if not first:
                 return None
+            if shape and _alike(data[place + shape[0] : place + shape[0] + 4].ljust(4, b"\0"), header):
+                other = other or place  # a file of another rate or version
             place = _next_frame(data, place + 1, first)
             continue
         size, layer, samples, side = shape
-        if place + size > len(data):  # cut: the decoder does not give it either
+        if place + size > len(data):  # the decoder does not give it either
+            is_cut = True
             break
         is_header, frames = _vbr_header(data, place, side)
         if is_header:
-            joined = joined or bool(first)
             promised = frames if not first else promised
             first = first or header
         else:
@@ -200,7 +205,7 @@ def mpeg_frames(data: bytes) -> MpegFrames | None:
     if not count:
         return None
     header = data[stretches[0][0] : stretches[0][0] + 4]
-    return MpegFrames(count, samples, promised, joined, tuple(stretches), bytes(header), layer)
+    return MpegFrames(count, samples, promised, tuple(stretches), bytes(header), layer, other, is_cut)
 
 
 def with_length(data: bytes, frames: MpegFrames) -> list[bytes] | None:

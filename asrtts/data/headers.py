@@ -23,7 +23,8 @@ class Extent:
     there: int  # what is there of the promised; all of it where nothing is promised
     behind: int = 0  # what is there beyond the promised, and is no chunk of the format
     joined: int = 0  # where a second file begins that was joined to the first one, in bytes; 0: there is none
-    unit: str = "bytes"  # or "samples", or "pages" of Ogg
+    unit: str = "bytes"  # or "samples"
+    ends_within: str = ""  # "a frame" where the file ends in the middle of one, so that its end is lost
     trimmed: int = 0  # of these, what a decoder may leave out at both ends: an encoder's delay and padding
     patches: tuple[tuple[int, bytes], ...] = ()  # (place, bytes) that make the header say what is there
 

@@ -36,6 +36,8 @@ def opened(source: str | io.BytesIO) -> soundfile.SoundFile:
     """
     import soundfile
 
+    if _looks_like_mp3(source) and (corrected := _corrected(source)):
+        return soundfile.SoundFile(corrected)  # at once: libsndfile prints a warning where it finds the length wrong
     try:
         sound = soundfile.SoundFile(source)
     except soundfile.SoundFileError:
@@ -69,8 +71,8 @@ def difference(found: Extent | None, sound: soundfile.SoundFile | None, decoded:
         return None
     if found.joined:
         return "unread", f"a second file is joined to this one at byte {found.joined}; they are not read as one"
-    if found.unit == "pages":
-        return ("truncated", "it ends before its last page") if found.promised else None
+    if found.ends_within:
+        return "truncated", f"it ends within {found.ends_within}"
     trimmed = found.trimmed / sound.samplerate if sound else 0.0
 
     def matters(amount: int, slack: float) -> bool:
@@ -93,6 +95,13 @@ def seconds_of(amount: int, found: Extent, sound: soundfile.SoundFile) -> float:
     width = _WIDTH.get(sound.subtype, 0) * sound.channels
     frames = amount / width if width else amount * sound.frames / max(found.there, 1)
     return frames / sound.samplerate
+
+
+def _looks_like_mp3(source: str | io.BytesIO) -> bool:
+    if isinstance(source, str):
+        return source.lower().endswith((".mp3", ".mp2")) and os.path.isfile(source)
+    start = bytes(source.getbuffer()[:3])
+    return start == b"ID3" or (start[:1] == b"\xff" and len(start) > 1 and start[1] >= 0xE0)
 
 
 def _contents(source: str | io.BytesIO) -> bytes:

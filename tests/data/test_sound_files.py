@@ -139,6 +139,40 @@ def test_joined_mp3s_are_read_to_the_end_of_the_last(tmp_path):
         assert found.findings == () and found.seconds == pytest.approx(4.0, abs=0.25)
 
 
+def mp3(rate: int, channels: int) -> bytes:
+    file = io.BytesIO()
+    samples = np.random.default_rng(0).standard_normal((2 * rate, channels)) * 0.05
+    soundfile.write(file, samples, rate, format="MP3")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_every_kind_of_mp3_is_read_whole_without_its_length(tmp_path, rate, channels):
+    data = mp3(rate, channels)
+    piped = without_length("MP3", data)
+    for content, seconds in (
+        (data, 2.0),
+        (piped, 2.05),
+        (data + data, 4.15),
+        (b"ID3\4\0\0\0\0\0\5hello" + piped, 2.05),
+    ):
+        found = look(tmp_path, content)
+        assert set(kinds(found)) <= {"channels"} and found.seconds == pytest.approx(seconds, abs=0.12)
+    assert "truncated" in kinds(look(tmp_path, piped[: len(piped) // 2 + 5]))
+
+
+@pytest.mark.parametrize("second", [(16000, 2), (44100, 1)])
+def test_joined_mp3s_of_two_forms_are_told(tmp_path, second):
+    assert kinds(look(tmp_path, mp3(16000, 1) + mp3(*second))) == ["unread"]
+
+
+def test_libsndfile_prints_no_warning_of_a_length_that_is_corrected(tmp_path, capfd):
+    (tmp_path / "a.mp3").write_bytes(mp3(16000, 1) * 2)
+    assert len(audio.read(Utterance("u", str(tmp_path / "a.mp3"), ""), RATE)) > 4 * RATE
+    assert "Xing" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("form", ["WAV", "AIFF", "AU", "CAF", "RF64"])
 def test_a_header_that_promises_less_than_there_is_is_told(tmp_path, form):
     data = bytearray(encoded(form))
