@@ -48,9 +48,12 @@ def unpack(archive: Path, folder: Path, inner: str = "", report: Report = lambda
             written |= _extract(packed, packed.parent)
             packed.unlink()
             written.discard(packed)
-        _mark(folder, archive.name).touch()
-        moved = _settle(stage, folder)
-        _mark(folder, archive.name).unlink()
+        try:
+            _mark(folder, archive.name).touch()
+            moved = _settle(stage, folder)
+            _mark(folder, archive.name).unlink()
+        except OSError as error:
+            raise storage.storage_error(folder, error) from None
     if moved != len(written):
         raise UserError(
             f"{folder}: {moved} of the {len(written)} files of {archive} arrived; run the same command again"
@@ -86,7 +89,7 @@ def _extract(archive: Path, folder: Path, report: Report = lambda done, total: N
             f"{archive}: unpacks to more than {_MOST} times its size, which no corpus does; get it again, or unpack it "
             "yourself and name the folder with --corpus"
         ) from None
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, MemoryError) as error:
         reason = str(error) or type(error).__name__
         raise UserError(f"{archive}: damaged archive ({reason}); delete it and get it again") from None
     except OSError as error:

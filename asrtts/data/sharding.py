@@ -10,6 +10,7 @@ import io
 import json
 import os
 import tarfile
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -144,10 +145,17 @@ def write(utterances: Sequence[Utterance], order: np.ndarray, folder: Path, per_
     """
     for number, start in enumerate(range(0, len(order), per_shard)):
         path = folder / f"{number:06d}.tar"
+        names: dict[str, str] = {}
         with tarfile.open(path, "w") as shard:
             for row in order[start : start + per_shard].tolist():
                 utterance = utterances[row]
                 _check_name(utterance)
+                form = unicodedata.normalize("NFC", utterance.utt_id)
+                if form in names:
+                    raise UserError(
+                        f"{names[form]!a} and {utterance.utt_id!a} are one name in a shard; rename one of them"
+                    )
+                names[form] = utterance.utt_id
                 sound, suffix = _sound(utterance)
                 offset = _add(shard, utterance.utt_id + suffix, sound)
                 _add(shard, utterance.utt_id + ".txt", utterance.text.encode())
@@ -160,7 +168,8 @@ def write(utterances: Sequence[Utterance], order: np.ndarray, folder: Path, per_
 
 def _check_name(utterance: Utterance) -> None:
     parts = utterance.utt_id.split("/")
-    if "" in parts or ".." in parts or "\0" in utterance.utt_id:
+    hidden = parts[-1].startswith("._")  # the name of what macOS keeps beside a file, which readers leave out
+    if "" in parts or ".." in parts or "\0" in utterance.utt_id or hidden:
         raise UserError(f"utterance {utterance.utt_id!r}: no name for a file in a shard; give it another id")
 
 

@@ -128,7 +128,7 @@ def test_a_killed_run_leaves_no_shards(corpus, tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("utt_id", ["../up", "/etc/x", "a//b", "a/../../b"])
+@pytest.mark.parametrize("utt_id", ["../up", "/etc/x", "a//b", "a/../../b", "s1/._a"])
 def test_an_id_that_is_no_file_name_is_not_written(corpus, tmp_path, utt_id):
     manifest.write(tmp_path / "m.jsonl", [replace(next(manifest.read(corpus)), utt_id=utt_id)])
     with pytest.raises(UserError, match="no name for a file"):
@@ -180,6 +180,14 @@ def test_ids_in_any_script_are_read_back(tmp_path):
         assert {u.utt_id for u in listed} == set(ids)
         for u in listed:
             assert len(audio.read(u, RATE)) == 800
+
+
+def test_ids_that_differ_in_nothing_that_can_be_seen_are_not_written(corpus, tmp_path):
+    first = next(manifest.read(corpus))
+    forms = [replace(first, utt_id=unicodedata.normalize(form, "é")) for form in ("NFC", "NFD")]
+    manifest.write(tmp_path / "m.jsonl", forms)
+    with pytest.raises(UserError, match=r"are one name in a shard; rename one of them"):
+        shard.main([str(tmp_path / "m"), str(tmp_path / "s")])
 
 
 # What is not as it was
