@@ -138,37 +138,37 @@ def utterances(root: Path) -> dict[str, list[Utterance]]:
     """
     root = Path(root)
     places = [root] if (root / TABLE).is_file() else [p for p in (root / "mini", root / "mini-zh") if p.is_dir()]
-    places = [place for place in places if (place / TABLE).is_file()]
+    places = [folder for folder in places if (folder / TABLE).is_file()]
     if not places:
         raise UserError(
             f"{root}: no mini corpus here (looked for mini/{TABLE}); make it with `asrtts download mini {root}`"
         )
     if len(places) > 1:
         raise UserError(f"{root}: mini is there in two languages; name one folder: {places[0]} or {places[1]}")
-    place = places[0]
+    folder = places[0]
     try:
-        table = parse_json((place / TABLE).read_text(encoding="utf-8"))
+        table = parse_json((folder / TABLE).read_text(encoding="utf-8"))
         splits = {speaker["name"]: speaker["split"] for speaker in table["speakers"]}
-        found: dict[str, list[Utterance]] = {split: [] for split in UTTERANCES}
+        listed: dict[str, list[Utterance]] = {split: [] for split in UTTERANCES}
         for record in table["utterances"]:
-            path = os.path.abspath(place / "wav" / record["speaker"] / f"{record['utt_id']}.wav")
-            found[splits[record["speaker"]]].append(Utterance(audio=path, **record))
+            path = os.path.abspath(folder / "wav" / record["speaker"] / f"{record['utt_id']}.wav")
+            listed[splits[record["speaker"]]].append(Utterance(audio=path, **record))
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{place / TABLE}: damaged; remove {place} and make it again (stage 0)") from None
-    return found
+        raise UserError(f"{folder / TABLE}: damaged; remove {folder} and make it again (stage 0)") from None
+    return listed
 
 
 def _speakers(lang: str) -> list[Speaker]:
     """16 of train, 4 of dev, 4 of test; height and speed of a voice are drawn."""
     random = Random(f"{SEED} {lang}")
-    found = []
+    listed = []
     for split, variants in VARIANTS.items():
         for variant in variants:
             for number, accent in enumerate(ACCENTS[lang], 1):
                 pitch, speed = random.randrange(30, 71), random.randrange(145, 196)
                 voice = f"{accent}+{variant}"
-                found.append(Speaker(f"{variant}-{number}", split, voice, pitch, speed, UTTERANCES[split]))
-    return found
+                listed.append(Speaker(f"{variant}-{number}", split, voice, pitch, speed, UTTERANCES[split]))
+    return listed
 
 
 def _sentence(grammar: dict[str, list[str]], random: Random, name: str = "sentence") -> str:
@@ -248,12 +248,12 @@ def _recipe(lang: str) -> str:
     return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:12]
 
 
-def _is_finished(place: Path, recipe: str) -> bool:
+def _is_finished(folder: Path, recipe: str) -> bool:
     """Whether a folder holds the corpus of this recipe with every file in its whole length."""
-    if _recipe_of(place) != recipe:
+    if _recipe_of(folder) != recipe:
         return False
     try:
-        for utterances_of_split in utterances(place).values():
+        for utterances_of_split in utterances(folder).values():
             for u in utterances_of_split:
                 if os.path.getsize(u.audio) != WAV_HEADER + 2 * round(u.seconds * u.sample_rate):
                     return False
@@ -262,9 +262,9 @@ def _is_finished(place: Path, recipe: str) -> bool:
     return True
 
 
-def _recipe_of(place: Path) -> str | None:
+def _recipe_of(folder: Path) -> str | None:
     """The recipe that a folder was made by; None where there is no mini corpus."""
     try:
-        return parse_json((place / TABLE).read_text(encoding="utf-8"))["recipe"]
+        return parse_json((folder / TABLE).read_text(encoding="utf-8"))["recipe"]
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -30,13 +30,13 @@ class _Sample:
     """The members of one key."""
 
     key: str
-    place: tuple[int, int] | None = None  # offset and size of the audio
+    position: tuple[int, int] | None = None  # offset and size of the audio
     txt: str | None = None
-    about: dict[str, str] | None = None  # of the json
+    fields: dict[str, str] | None = None  # of the json
 
     @property
     def text(self) -> str | None:
-        return self.txt if self.txt is not None else (self.about or {}).get("text")
+        return self.txt if self.txt is not None else (self.fields or {}).get("text")
 
 
 def download(root: Path) -> Path:
@@ -68,10 +68,10 @@ def utterances(root: Path) -> dict[str, list[Utterance]]:
         raise UserError(f"{root}: no shards (looked for *.tar in it and in the folders below)")
     splits = {}
     for folder in folders:
-        found = [u for shard in _shards(folder) for u in _read(shard)]
-        _refuse_incomplete(folder, len(found))
+        listed = [u for shard in _shards(folder) for u in _read(shard)]
+        _refuse_incomplete(folder, len(listed))
         name = os.path.basename(os.path.abspath(folder))
-        splits[name if folder != root or _SPLIT.search(name) else "train"] = found
+        splits[name if folder != root or _SPLIT.search(name) else "train"] = listed
     return splits
 
 
@@ -124,46 +124,46 @@ def _read(shard: Path) -> list[Utterance]:
         raise UserError(f"{shard}: cut short or no tar file ({error}); copy or write it again") from None
     except OSError as error:
         raise UserError(f"{shard}: cannot be read ({error})") from None
-    mute = [sample.key for sample in samples.values() if not sample.place]
-    unwritten = [sample.key for sample in samples.values() if sample.place and sample.text is None]
+    mute = [sample.key for sample in samples.values() if not sample.position]
+    unwritten = [sample.key for sample in samples.values() if sample.position and sample.text is None]
     if mute:
         warn(f"{shard}: {len(mute)} texts have no audio and are left out, e.g. {mute[0]}")
     if unwritten:
         warn(f"{shard}: {len(unwritten)} audio files have no text and are left out, e.g. {unwritten[0]}")
-    found = [
-        Utterance(s.key, os.path.abspath(shard), s.text, (s.about or {}).get("speaker", ""), offset=at, size=size)
+    listed = [
+        Utterance(s.key, os.path.abspath(shard), s.text, (s.fields or {}).get("speaker", ""), offset=where, size=size)
         for s in samples.values()
-        if s.place and s.text is not None
-        for at, size in [s.place]
+        if s.position and s.text is not None
+        for where, size in [s.position]
     ]
-    return sorted(found, key=lambda u: u.offset)
+    return sorted(listed, key=lambda u: u.offset)
 
 
 def _put(sample: _Sample, tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, shard: Path) -> None:
     """Note one member of a sample."""
-    at = f"{shard}: {member.name}"
+    where = f"{shard}: {member.name}"
     if any("\ud800" <= c <= "\udfff" for c in member.name):  # how tarfile shows bytes that are no UTF-8
         raise UserError(f"{shard}: the name {member.name!r} is not UTF-8; write the shard again")
-    before = {".txt": sample.txt, ".json": sample.about}.get(suffix, sample.place)
+    before = {".txt": sample.txt, ".json": sample.fields}.get(suffix, sample.position)
     if before is not None:
-        raise UserError(f"{at}: this shard has two such files of that name; take one of them out")
+        raise UserError(f"{where}: this shard has two such files of that name; take one of them out")
     if suffix in AUDIO:
-        sample.place = (member.offset_data, member.size) if member.size else None
+        sample.position = (member.offset_data, member.size) if member.size else None
         return
     if member.size > LONGEST_TEXT:
-        raise UserError(f"{at}: a text of {member.size} bytes; wanted that of one utterance, under {LONGEST_TEXT}")
+        raise UserError(f"{where}: a text of {member.size} bytes; wanted that of one utterance, under {LONGEST_TEXT}")
     try:
         content = tar.extractfile(member).read().decode("utf-8-sig")
-        about = parse_json(content) if suffix == ".json" else {}
-        json.dumps(about, ensure_ascii=False).encode()  # half a character may stand in JSON, but in no text
+        fields = parse_json(content) if suffix == ".json" else {}
+        json.dumps(fields, ensure_ascii=False).encode()  # half a character may stand in JSON, but in no text
     except ValueError as error:
-        raise UserError(f"{at}: cannot be read ({error})") from None
-    if not isinstance(about, dict) or not all(isinstance(about.get(key, ""), str) for key in ("text", "speaker")):
-        raise UserError(f"{at}: wanted an object whose `text` and `speaker` are texts, found {content!r:.60}")
+        raise UserError(f"{where}: cannot be read ({error})") from None
+    if not isinstance(fields, dict) or not all(isinstance(fields.get(key, ""), str) for key in ("text", "speaker")):
+        raise UserError(f"{where}: wanted an object whose `text` and `speaker` are texts, found {content!r:.60}")
     if suffix == ".txt":
         sample.txt = content.strip("\r\n")
     else:
-        sample.about = about
+        sample.fields = fields
 
 
 def _refuse_packed(path: Path) -> None:

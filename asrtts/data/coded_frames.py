@@ -57,13 +57,13 @@ def _flac_samples(data: bytes, info: bytes, total: int) -> tuple[int | None, boo
     tail = data[-_TAIL:]
     if tail[-128:-125] == b"TAG":
         tail = tail[:-128]
-    place = len(tail)
-    while (place := tail.rfind(b"\xff", 0, place)) >= 0:
-        header = _flac_header(tail[place : place + 16], info)
+    offset = len(tail)
+    while (offset := tail.rfind(b"\xff", 0, offset)) >= 0:
+        header = _flac_header(tail[offset : offset + 16], info)
         if header is None:
             continue
         first, length = header
-        if first + length == total or _crc(tail[place:], 16, 0x8005) == 0:
+        if first + length == total or _crc(tail[offset:], 16, 0x8005) == 0:
             return first + length, True
         return first, False  # the last frame was cut; the one before is whole where this one begins
     return None, False
@@ -126,15 +126,15 @@ def _table(width: int, polynomial: int) -> list[int]:
 
 def _ogg(data: bytes) -> Extent:
     """Ogg says no length, but its last page is marked. A first page behind other pages begins another file."""
-    place, last, begun = 0, False, False
-    while data[place : place + 4] == b"OggS":
-        if data[place + 5] & 2 and begun:
-            return Extent(None, 0, 0, place, "")
-        begun = begun or not data[place + 5] & 2
-        table = data[place + 27 : place + 27 + data[place + 26]] if place + 27 <= len(data) else b""
-        end = place + 27 + len(table) + sum(table)
-        last = bool(data[place + 5] & 4) and end <= len(data)
-        place = end
+    offset, last, begun = 0, False, False
+    while data[offset : offset + 4] == b"OggS":
+        if data[offset + 5] & 2 and begun:
+            return Extent(None, 0, 0, offset, "")
+        begun = begun or not data[offset + 5] & 2
+        table = data[offset + 27 : offset + 27 + data[offset + 26]] if offset + 27 <= len(data) else b""
+        end = offset + 27 + len(table) + sum(table)
+        last = bool(data[offset + 5] & 4) and end <= len(data)
+        offset = end
     return Extent(None, 0, unit="", ends_within="" if last else "a stream of Ogg pages")
 
 
@@ -167,41 +167,41 @@ class MpegFrames:
 
 def mpeg_frames(data: bytes) -> MpegFrames | None:
     """Follow the frames of a file from header to header; None if it is no MPEG audio."""
-    place, count, promised = 0, 0, None
+    offset, count, promised = 0, 0, None
     first, stretches = b"", []
     layer = samples = other = 0
     is_cut = False
-    while place + 4 <= len(data):
-        if data[place] != 0xFF:
-            following = _behind_tag(data, place)
+    while offset + 4 <= len(data):
+        if data[offset] != 0xFF:
+            following = _behind_tag(data, offset)
             if following is None and not first:
                 return None
-            place = _next_frame(data, place + 1, first) if following is None else following
+            offset = _next_frame(data, offset + 1, first) if following is None else following
             continue
-        header = data[place : place + 4]
+        header = data[offset : offset + 4]
         shape = _mpeg_header(header)
         if shape is None or (first and not _alike(header, first)):
             if not first:
                 return None
-            if shape and _alike(data[place + shape[0] : place + shape[0] + 4].ljust(4, b"\0"), header):
-                other = other or place  # a file of another rate or version
-            place = _next_frame(data, place + 1, first)
+            if shape and _alike(data[offset + shape[0] : offset + shape[0] + 4].ljust(4, b"\0"), header):
+                other = other or offset  # a file of another rate or version
+            offset = _next_frame(data, offset + 1, first)
             continue
         size, layer, samples, side = shape
-        if place + size > len(data):  # the decoder does not give it either
+        if offset + size > len(data):  # the decoder does not give it either
             is_cut = True
             break
-        is_header, frames = _vbr_header(data, place, side)
+        is_header, frames = _vbr_header(data, offset, side)
         if is_header:
             promised = frames if not first else promised
             first = first or header
         else:
             first, count = first or header, count + 1
-            if stretches and stretches[-1][1] == place:
-                stretches[-1] = (stretches[-1][0], place + size)
+            if stretches and stretches[-1][1] == offset:
+                stretches[-1] = (stretches[-1][0], offset + size)
             else:
-                stretches.append((place, place + size))
-        place += size
+                stretches.append((offset, offset + size))
+        offset += size
     if not count:
         return None
     header = data[stretches[0][0] : stretches[0][0] + 4]
@@ -245,38 +245,38 @@ def _mpeg_header(header: bytes) -> tuple[int, int, int, int] | None:
     return size, layer, samples, side
 
 
-def _vbr_header(data: bytes, place: int, side: int) -> tuple[bool, int | None]:
+def _vbr_header(data: bytes, offset: int, side: int) -> tuple[bool, int | None]:
     """(whether a frame holds no audio but a header for the whole file, the frames that it promises)."""
-    at = place + 4 + side
-    if data[at : at + 4] in (b"Xing", b"Info"):
-        has_count = data[at + 7 : at + 8] and data[at + 7] & 1
-        return True, int.from_bytes(data[at + 8 : at + 12], "big") if has_count else None
-    return data[place + 36 : place + 40] == b"VBRI", None  # which libsndfile does not read
+    position = offset + 4 + side
+    if data[position : position + 4] in (b"Xing", b"Info"):
+        has_count = data[position + 7 : position + 8] and data[position + 7] & 1
+        return True, int.from_bytes(data[position + 8 : position + 12], "big") if has_count else None
+    return data[offset + 36 : offset + 40] == b"VBRI", None  # which libsndfile does not read
 
 
-def _behind_tag(data: bytes, place: int) -> int | None:
+def _behind_tag(data: bytes, offset: int) -> int | None:
     """Where the file goes on behind a tag (ID3, APE); None if there is none here."""
-    if data[place : place + 3] == b"ID3" and place + 10 <= len(data):
-        sizes = data[place + 6 : place + 10]
+    if data[offset : offset + 3] == b"ID3" and offset + 10 <= len(data):
+        sizes = data[offset + 6 : offset + 10]
         size = sizes[0] << 21 | sizes[1] << 14 | sizes[2] << 7 | sizes[3]
-        return place + 10 + size + (10 if data[place + 5] & 0x10 else 0)
-    if data[place : place + 3] == b"TAG":
-        return place + 128
-    if data[place : place + 8] == b"APETAGEX":
-        return place + 32 + int.from_bytes(data[place + 12 : place + 16], "little")
+        return offset + 10 + size + (10 if data[offset + 5] & 0x10 else 0)
+    if data[offset : offset + 3] == b"TAG":
+        return offset + 128
+    if data[offset : offset + 8] == b"APETAGEX":
+        return offset + 32 + int.from_bytes(data[offset + 12 : offset + 16], "little")
     return None
 
 
-def _next_frame(data: bytes, place: int, first: bytes) -> int:
+def _next_frame(data: bytes, offset: int, first: bytes) -> int:
     """The next place of a frame like the first one, or of a tag; the end of the data if there is none."""
-    while (sync := data.find(b"\xff", place)) >= 0:
+    while (sync := data.find(b"\xff", offset)) >= 0:
         header = data[sync : sync + 4]
         shape = _mpeg_header(header)
         if shape and _alike(header, first):
             following = data[sync + shape[0] : sync + shape[0] + 4]
             if not following or _alike(following.ljust(4, b"\0"), first) or _behind_tag(data, sync + shape[0]):
                 return sync
-        place = sync + 1
+        offset = sync + 1
     return len(data)
 
 

@@ -174,24 +174,24 @@ def _room(archive: Archive, folder: Path, start: int, total: int) -> None:
 
 def _check(archive: Archive, path: Path, trust: str, mistake: Callable[[str], Exception]) -> None:
     """Raise `mistake` unless the file has one of the checksums. A part that is whole but wrong is deleted."""
-    found = _sums(archive, path, trust)
-    if not _is_accepted(found):
+    actual = _sums(archive, path, trust)
+    if not _is_accepted(actual):
         if path.suffix == ".part":
             path.unlink()
-        seen = " ".join(dict.fromkeys(f"{kind}:{value}" for (kind, _), value in found.items()))
-        wanted = " or ".join(f"{kind}:{value}" for kind, value in found)
+        seen = " ".join(dict.fromkeys(f"{kind}:{value}" for (kind, _), value in actual.items()))
+        wanted = " or ".join(f"{kind}:{value}" for kind, value in actual)
         raise mistake(f"wrong bytes, {seen} instead of {wanted} (if you know better: --trust)")
 
 
 def _sums(archive: Archive, path: Path, trust: str) -> dict[tuple[str, str], str]:
     """(kind, value) of every accepted checksum -> what the file has."""
     accepted = [tuple(c.split(":", 1)) for c in (*archive.checksums, *([trust] if trust else []))]
-    found = {kind: digest(path, kind) for kind in sorted({kind for kind, _ in accepted})}
-    return {(kind, value): found[kind] for kind, value in accepted}
+    actual = {kind: digest(path, kind) for kind in sorted({kind for kind, _ in accepted})}
+    return {(kind, value): actual[kind] for kind, value in accepted}
 
 
 def _is_accepted(sums: dict[tuple[str, str], str]) -> bool:
-    return any(value == found for (_, value), found in sums.items())
+    return any(value == actual for (_, value), actual in sums.items())
 
 
 def digest(path: Path, kind: str) -> str:
@@ -203,5 +203,5 @@ def _reason(error: Exception, stall: float) -> str:
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(cause, TimeoutError):
         return f"nothing for {stall:g} s"
-    said = " ".join(str(getattr(cause, "strerror", None) or cause).split())  # what a server sent may have line ends
-    return f"{said:.200}" or type(cause).__name__
+    text = " ".join(str(getattr(cause, "strerror", None) or cause).split())  # what a server sent may have line ends
+    return f"{text:.200}" or type(cause).__name__

@@ -20,13 +20,13 @@ class Extent:
     """How much audio a file promises, and how much it holds; in bytes, or in samples of each channel."""
 
     promised: int | None  # None: the header leaves it open, as a writer to a pipe must
-    there: int  # what is there of the promised; all of it where nothing is promised
-    behind: int = 0  # what is there beyond the promised, and is no chunk of the format
+    held: int  # what the file holds of the promised; all that it holds where nothing is promised
+    behind: int = 0  # what it holds beyond the promised that is no chunk of the format
     joined: int = 0  # where a second file begins that was joined to the first one, in bytes; 0: there is none
     unit: str = "bytes"  # or "samples"
     ends_within: str = ""  # "a frame" where the file ends in the middle of one, so that its end is lost
     trimmed: int = 0  # of these, what a decoder may leave out at both ends: an encoder's delay and padding
-    patches: tuple[tuple[int, bytes], ...] = ()  # (place, bytes) that make the header say what is there
+    patches: tuple[tuple[int, bytes], ...] = ()  # (offset, bytes) that make the header say what is held
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,15 @@ FIRST = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"riff", b"caff")  # a fil
 def extent(file: BinaryIO) -> Extent | None:
     """The promise of a file's header beside what is there; None where the format is another, or damaged."""
     size, magic = file.seek(0, os.SEEK_END), file.seek(0) or file.read(12)
-    found = None
+    result = None
     if magic.startswith(b"NIST_1A"):
-        found = _sphere(file, size)
+        result = _sphere(file, size)
     elif magic[:4] in (b".snd", b"dns."):
-        found = _au(file, size, ">" if magic[:4] == b".snd" else "<")
+        result = _au(file, size, ">" if magic[:4] == b".snd" else "<")
     elif chunks := KNOWN.get((magic[:4], magic[8:])) or KNOWN.get((magic[:4], b"")):
-        found = _chunked(file, size, chunks)
+        result = _chunked(file, size, chunks)
     file.seek(0)
-    return found
+    return result
 
 
 def _chunked(file: BinaryIO, size: int, chunks: Chunks) -> Extent | None:
@@ -86,24 +86,24 @@ def _chunked(file: BinaryIO, size: int, chunks: Chunks) -> Extent | None:
     file.seek(chunks.first)
     while len(head := file.read(head_size)) == head_size:
         name, length = struct.unpack(chunks.head, head)
-        place = file.tell()
+        offset = file.tell()
         if name == b"ds64":
-            long, long_place = struct.unpack("<8xQ", file.read(16).ljust(16, b"\0"))[0], place + 8
+            long, long_place = struct.unpack("<8xQ", file.read(16).ljust(16, b"\0"))[0], offset + 8
         if name.startswith(chunks.name):
             wide = 4 if head_size == 8 else 8
             if long is not None and length == 0xFFFFFFFF:
                 length, wide = long, 8
             in_long = long_place if wide == 8 and head_size == 8 else 0
-            audio, there = max(length - chunks.own - chunks.before, 0), max(size - place - chunks.before, 0)
-            end = place + length - chunks.own + -length % chunks.grid
+            audio, held = max(length - chunks.own - chunks.before, 0), max(size - offset - chunks.before, 0)
+            end = offset + length - chunks.own + -length % chunks.grid
             behind, joined = (0, 0) if length >= STREAMED[wide] else _behind(file, size, end, chunks)
             if length >= STREAMED[wide] or (not audio and behind and not joined):  # a stream, or a recorder was killed
-                return Extent(None, there, patches=_patch(chunks, place, there, in_long))
-            patches = _patch(chunks, place, there, in_long) if audio > there else ()
-            return Extent(audio, min(audio, there), behind, joined, patches=patches)
+                return Extent(None, held, patches=_patch(chunks, offset, held, in_long))
+            patches = _patch(chunks, offset, held, in_long) if audio > held else ()
+            return Extent(audio, min(audio, held), behind, joined, patches=patches)
         if not chunks.own <= length <= size:  # damaged; W64 would send us back to where we were
             return None
-        file.seek(place + length - chunks.own + -length % chunks.grid)
+        file.seek(offset + length - chunks.own + -length % chunks.grid)
     return None
 
 
@@ -113,29 +113,29 @@ def _behind(file: BinaryIO, size: int, end: int, chunks: Chunks) -> tuple[int, i
     if joined or not (behind := _not_zero(file, rest, size)):
         return size - rest if joined else 0, joined
     # not all writers fill up an odd size, or count right
-    near = [_after_chunks(file, size, place, chunks) for place in range(max(end - _OFF, 0), min(end + _OFF, size))]
+    near = [_after_chunks(file, size, offset, chunks) for offset in range(max(end - _OFF, 0), min(end + _OFF, size))]
     if second := next((joined for _, joined in near if joined), 0):
         return size - second, second
     return (0 if (size, 0) in near else behind), 0
 
 
-def _after_chunks(file: BinaryIO, size: int, place: int, chunks: Chunks) -> tuple[int, int]:
+def _after_chunks(file: BinaryIO, size: int, offset: int, chunks: Chunks) -> tuple[int, int]:
     """(where the chunks end that begin at `place`, where a second file begins or 0)."""
     head_size = struct.calcsize(chunks.head)
-    while place < size:
-        file.seek(place)
+    while offset < size:
+        file.seek(offset)
         head = file.read(head_size)
         if head[:4] in FIRST:
-            return place, place
+            return offset, offset
         if head.startswith(TAGS):
             return size, 0
         name, length = struct.unpack(chunks.head, head) if len(head) == head_size else (b"", -1)
         if not name[:4].isascii() or not name[:4].decode("ascii").isprintable() or not chunks.own <= length:
             break
-        if place + head_size + length - chunks.own > size:
+        if offset + head_size + length - chunks.own > size:
             break
-        place += head_size + length - chunks.own + -length % chunks.grid
-    return min(place, size), 0
+        offset += head_size + length - chunks.own + -length % chunks.grid
+    return min(offset, size), 0
 
 
 def _behind_samples(file: BinaryIO, end: int, size: int) -> int:
@@ -154,32 +154,32 @@ def _not_zero(file: BinaryIO, start: int, size: int) -> int:
     return max(last - start, 0)
 
 
-def _patch(chunks: Chunks, place: int, there: int, in_long: int) -> tuple[tuple[int, bytes], ...]:
+def _patch(chunks: Chunks, offset: int, held: int, in_long: int) -> tuple[tuple[int, bytes], ...]:
     """The size of the audio as it is, for the header's field; in RF64 that is at `in_long`."""
-    length = there + chunks.own + chunks.before
+    length = held + chunks.own + chunks.before
     if in_long:
         return ((in_long, struct.pack("<Q", length)),)
     kind = chunks.head[0] + chunks.head[-1]
     if length >= 1 << 8 * struct.calcsize(kind):
         return ()
-    return ((place - struct.calcsize(kind), struct.pack(kind, length)),)
+    return ((offset - struct.calcsize(kind), struct.pack(kind, length)),)
 
 
 def _au(file: BinaryIO, size: int, order: str) -> Extent:
     file.seek(4)
     offset, length = struct.unpack(f"{order}II", file.read(8).ljust(8, b"\0"))
-    there = max(size - offset, 0)
+    held = max(size - offset, 0)
     behind = _behind_samples(file, offset + length, size) if length < STREAMED[4] else 0
     if length >= STREAMED[4] or (not length and behind):
-        return Extent(None, there, patches=((8, struct.pack(f"{order}I", min(there, STREAMED[4]))),))
-    return _whole_tail(file, Extent(length, min(length, there), behind), offset + length, (b".snd", b"dns."))
+        return Extent(None, held, patches=((8, struct.pack(f"{order}I", min(held, STREAMED[4]))),))
+    return _whole_tail(file, Extent(length, min(length, held), behind), offset + length, (b".snd", b"dns."))
 
 
-def _whole_tail(file: BinaryIO, found: Extent, end: int, magics: tuple[bytes, ...]) -> Extent:
+def _whole_tail(file: BinaryIO, result: Extent, end: int, magics: tuple[bytes, ...]) -> Extent:
     file.seek(end)
-    if not found.behind or file.read(4) not in magics:
-        return found
-    return Extent(found.promised, found.there, found.behind, end)
+    if not result.behind or file.read(4) not in magics:
+        return result
+    return Extent(result.promised, result.held, result.behind, end)
 
 
 def _sphere(file: BinaryIO, size: int) -> Extent | None:
@@ -195,8 +195,8 @@ def _sphere(file: BinaryIO, size: int) -> Extent | None:
     if "shorten" in fields.get("sample_coding", "") or not all(n.isdigit() and len(n) < 16 for n in numbers):
         return None  # compressed: the count says nothing about bytes
     count, width, channels = map(int, numbers)
-    promised, there = count * width * channels, max(size - length, 0)
+    promised, held = count * width * channels, max(size - length, 0)
     behind = _behind_samples(file, length + promised, size)
     if not promised and behind:
-        return Extent(None, there)
-    return _whole_tail(file, Extent(promised, min(promised, there), behind), length + promised, (b"NIST",))
+        return Extent(None, held)
+    return _whole_tail(file, Extent(promised, min(promised, held), behind), length + promised, (b"NIST",))

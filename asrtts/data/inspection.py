@@ -57,8 +57,8 @@ def inspect(utterance: Utterance, limits: Limits) -> Inspection:
     except (soundfile.SoundFileError, RuntimeError, OSError, ValueError) as error:
         return Inspection(findings=(_why_unreadable(utterance.audio, error, extent),))
     if utterance.channel >= channels:
-        found = f"channel {utterance.channel} is wanted, the file has {channels}"
-        return Inspection(sample_rate=rate, findings=(("unreadable", found),))
+        message = f"channel {utterance.channel} is wanted, the file has {channels}"
+        return Inspection(sample_rate=rate, findings=(("unreadable", message),))
 
     findings = []
     if different:
@@ -109,8 +109,8 @@ def _of_samples(mono: np.ndarray, seconds: float, limits: Limits) -> list[tuple[
     rms = float(np.std(mono, dtype=np.float64))  # a constant offset is not heard
     level = 20 * np.log10(rms) if rms else -np.inf
     if level < limits.silent_dbfs:
-        found = f"{level:.0f} dBFS RMS, under {limits.silent_dbfs:g}" if rms else "all samples are equal"
-        return [*findings, ("silent", found)]
+        message = f"{level:.0f} dBFS RMS, under {limits.silent_dbfs:g}" if rms else "all samples are equal"
+        return [*findings, ("silent", message)]
     if (zeros := float(np.mean(mono == 0))) > limits.zero_share:
         findings.append(("zeros", f"{zeros:.0%} of the samples are exactly zero"))
     if (peak := float(np.max(np.abs(mono)))) > limits.highest_peak:

@@ -55,9 +55,9 @@ def make(manifest_path: str, folder: Path, per_shard: int, seed: int, progress: 
         UserError: the folder holds something else, another process works in it, audio cannot be read, or the disk is
             full.
     """
-    index, place = batching.Index(manifest_path), folder.absolute()
+    index, absolute = batching.Index(manifest_path), folder.absolute()
     made_from = {"data_hash": manifest.fingerprint(index.path), "utterances": per_shard, "seed": seed}
-    made_from["folder"] = str(place)  # in which the manifest says that the shards are
+    made_from["folder"] = str(absolute)  # in which the manifest says that the shards are
     if before := _finished(folder, made_from):
         return before
     with storage.held(folder):
@@ -67,7 +67,7 @@ def make(manifest_path: str, folder: Path, per_shard: int, seed: int, progress: 
         order = np.random.default_rng(seed).permutation(len(index))
         try:
             with storage.staged(Path(os.path.realpath(folder))) as stage:
-                made = _write_all(index, order, stage, place, per_shard, made_from, progress)
+                made = _write_all(index, order, stage, absolute, per_shard, made_from, progress)
                 for path in _ours(folder):  # shards of which some were lost
                     path.unlink()
                 os.replace(stage, os.path.realpath(folder))
@@ -115,7 +115,7 @@ def _write_all(
     index: batching.Index,
     order: np.ndarray,
     stage: Path,
-    place: Path,
+    absolute: Path,
     per_shard: int,
     made_from: dict[str, Any],
     progress: Progress,
@@ -123,11 +123,14 @@ def _write_all(
     """Write shards, manifest and record into `stage`, for a folder that will be at `place`."""
     written = progress(write(index, order, stage, per_shard), len(index))
     count = manifest.write(
-        stage / MANIFEST, (replace(u, audio=str(place / os.path.basename(u.audio))) for u in written)
+        stage / MANIFEST, (replace(u, audio=str(absolute / os.path.basename(u.audio))) for u in written)
     )
     sizes = {path.name: path.stat().st_size for path in sorted(stage.glob("*.tar"))}
     if count != len(index) or len(sizes) != -(-len(index) // per_shard):
-        raise UserError(f"{place}: {count} of {len(index)} utterances were written, in {len(sizes)} shards; try again")
+        raise UserError(
+            f"{absolute}: {count} of {len(index)} utterances were written, in {len(sizes)} shards; "
+            "give the same command again"
+        )
     storage.finish(stage / RECORD, made_from, [stage / MANIFEST], **{COUNT: count, SIZES: sizes})
     return Shards(count, sizes, finished_before=False)
 
@@ -160,10 +163,10 @@ def write(utterances: Sequence[Utterance], order: np.ndarray, folder: Path, per_
                 offset = _add(shard, utterance.utt_id + suffix, sound)
                 _add(shard, utterance.utt_id + ".txt", utterance.text.encode())
                 if utterance.speaker:
-                    about = json.dumps({"speaker": utterance.speaker}, ensure_ascii=False)
-                    _add(shard, utterance.utt_id + ".json", about.encode())
-                place = {"audio": os.path.abspath(path), "offset": offset, "size": len(sound)}
-                yield replace(utterance, start=0.0, channel=0, **place)
+                    speaker_json = json.dumps({"speaker": utterance.speaker}, ensure_ascii=False)
+                    _add(shard, utterance.utt_id + ".json", speaker_json.encode())
+                position = {"audio": os.path.abspath(path), "offset": offset, "size": len(sound)}
+                yield replace(utterance, start=0.0, channel=0, **position)
 
 
 def _check_name(utterance: Utterance) -> None:

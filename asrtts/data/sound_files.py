@@ -59,41 +59,41 @@ def extent(source: str | io.BytesIO) -> Extent | None:
     return _chunked(source) or coded_frames.extent(_contents(source))
 
 
-def difference(found: Extent | None, sound: soundfile.SoundFile | None, decoded: int = -1) -> tuple[str, str] | None:
+def difference(lengths: Extent | None, sound: soundfile.SoundFile | None, decoded: int = -1) -> tuple[str, str] | None:
     """What a whole file holds other than its header promises, as (kind of finding, sentence); None within SLACK.
 
     Args:
-        found: of `extent`.
+        lengths: of `extent`.
         sound: the opened file; None where libsndfile could not open it.
         decoded: samples of each channel that were read; -1 where none were.
     """
-    if found is None:
+    if lengths is None:
         return None
-    if found.joined:
-        return "unread", f"a second file is joined to this one at byte {found.joined}; they are not read as one"
-    if found.ends_within:
-        return "truncated", f"it ends within {found.ends_within}"
-    trimmed = found.trimmed / sound.samplerate if sound else 0.0
+    if lengths.joined:
+        return "unread", f"a second file is joined to this one at byte {lengths.joined}; they are not read as one"
+    if lengths.ends_within:
+        return "truncated", f"it ends within {lengths.ends_within}"
+    trimmed = lengths.trimmed / sound.samplerate if sound else 0.0
 
     def matters(amount: int, slack: float) -> bool:
-        return amount > 0 and (sound is None or seconds_of(amount, found, sound) > slack)
+        return amount > 0 and (sound is None or seconds_of(amount, lengths, sound) > slack)
 
-    lost = 0 if found.promised is None else found.promised - found.there
+    lost = 0 if lengths.promised is None else lengths.promised - lengths.held
     if matters(lost, max(SLACK, trimmed / 2)):
-        return "truncated", f"the header promises {found.promised} {found.unit} of audio, {found.there} are there"
-    if matters(found.behind, SLACK):
-        return "unread", f"the header promises {found.promised} {found.unit} of audio, {found.behind} more follow"
-    if found.unit == "samples" and decoded >= 0 and matters(found.there - decoded, SLACK + trimmed):
-        return "unread", f"the file holds {found.there} samples, libsndfile reads {decoded} of them"
+        return "truncated", f"the header promises {lengths.promised} {lengths.unit} of audio, {lengths.held} are there"
+    if matters(lengths.behind, SLACK):
+        return "unread", f"the header promises {lengths.promised} {lengths.unit} of audio, {lengths.behind} more follow"
+    if lengths.unit == "samples" and decoded >= 0 and matters(lengths.held - decoded, SLACK + trimmed):
+        return "unread", f"the file holds {lengths.held} samples, libsndfile reads {decoded} of them"
     return None
 
 
-def seconds_of(amount: int, found: Extent, sound: soundfile.SoundFile) -> float:
+def seconds_of(amount: int, lengths: Extent, sound: soundfile.SoundFile) -> float:
     """An amount of an extent, in its unit, as seconds."""
-    if found.unit == "samples":
+    if lengths.unit == "samples":
         return amount / sound.samplerate
     width = _WIDTH.get(sound.subtype, 0) * sound.channels
-    frames = amount / width if width else amount * sound.frames / max(found.there, 1)
+    frames = amount / width if width else amount * sound.frames / max(lengths.held, 1)
     return frames / sound.samplerate
 
 
@@ -119,9 +119,9 @@ def _corrected(source: str | io.BytesIO) -> coded_frames.Pieces | None:
     data = _contents(source)
     if data[:4] == b"OggS":
         return None
-    found = coded_frames.extent(data) if data[:4] == b"fLaC" else _chunked(source)
-    if found is not None:
-        return coded_frames.Pieces(_patched(data, found.patches)) if found.patches else None
+    lengths = coded_frames.extent(data) if data[:4] == b"fLaC" else _chunked(source)
+    if lengths is not None:
+        return coded_frames.Pieces(_patched(data, lengths.patches)) if lengths.patches else None
     frames = coded_frames.mpeg_frames(data) if isinstance(source, io.BytesIO) else _mpeg_frames(source, *_state(source))
     pieces = coded_frames.with_length(data, frames) if frames else None
     return coded_frames.Pieces(pieces) if pieces else None
@@ -137,9 +137,9 @@ def _chunked(source: str | io.BytesIO) -> Extent | None:
 def _patched(data: bytes, patches: tuple[tuple[int, bytes], ...]) -> list[bytes]:
     pieces, done = [], 0
     view = memoryview(data)
-    for place, patch in patches:
-        pieces += [view[done:place], patch]
-        done = place + len(patch)
+    for offset, patch in patches:
+        pieces += [view[done:offset], patch]
+        done = offset + len(patch)
     return [*pieces, view[done:]]  # type: ignore[list-item]
 
 

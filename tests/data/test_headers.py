@@ -40,7 +40,7 @@ def promised(data: bytes) -> tuple[int | None, int] | None:
     file = io.BytesIO(data)
     found = extent(file)
     assert file.tell() == 0
-    return found and (found.promised, found.there)
+    return found and (found.promised, found.held)
 
 
 @pytest.mark.parametrize(
