@@ -120,7 +120,7 @@ def _behind(file: BinaryIO, size: int, end: int, chunks: Chunks) -> tuple[int, i
 
 
 def _after_chunks(file: BinaryIO, size: int, offset: int, chunks: Chunks) -> tuple[int, int]:
-    """(where the chunks end that begin at `place`, where a second file begins or 0)."""
+    """(where the chunks end that begin at `offset`, where a second file begins or 0)."""
     head_size = struct.calcsize(chunks.head)
     while offset < size:
         file.seek(offset)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import struct
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from asrtts.data import audio, coded_frames, sound_files
+from asrtts.bin import shard
+from asrtts.corpora import kaldi
+from asrtts.data import audio, coded_frames, manifest, sound_files
 from asrtts.data.inspection import Inspection, Limits, inspect
 from asrtts.data.utterance import Utterance
 
@@ -218,3 +221,23 @@ def test_a_long_wav_is_not_decoded_to_learn_its_length(tmp_path):
     begun = time.process_time()
     assert sound_files.extent(str(path)).promised == 1 << 30
     assert time.process_time() - begun < 0.05
+
+
+@pytest.mark.parametrize("form", ["WAV", "AU", "FLAC", "MP3"])
+def test_a_shard_holds_a_file_without_its_length_as_it_is(tmp_path, form):
+    (tmp_path / "a").write_bytes(without_length(form, encoded(form)))
+    seconds = look(tmp_path, (tmp_path / "a").read_bytes()).seconds
+    before = Utterance("u", str(tmp_path / "a"), "text", seconds=seconds, sample_rate=RATE)
+    segment = Utterance("part", str(tmp_path / "a"), "text", start=0.5, seconds=0.5, sample_rate=RATE)
+    manifest.write(tmp_path / "m.jsonl", [before, segment])
+    shard.main([str(tmp_path / "m"), str(tmp_path / "s")])
+    after = {u.utt_id: u for u in manifest.read(tmp_path / "s" / "manifest")}
+    np.testing.assert_array_equal(audio.read(after["u"], RATE), audio.read(before, RATE))
+    np.testing.assert_allclose(audio.read(after["part"], RATE), audio.read(segment, RATE), atol=2**-15)
+    assert inspect(replace(after["u"], seconds=0.0), Limits()).findings == ()
+
+
+@pytest.mark.parametrize("form", ["WAV", "FLAC", "MP3"])
+def test_the_segments_of_a_kaldi_folder_are_compared_with_what_a_recording_holds(tmp_path, form):
+    (tmp_path / "a").write_bytes(without_length(form, encoded(form)))
+    assert kaldi._length(str(tmp_path / "a"), "wav.scp:1") == pytest.approx(2.0, abs=0.15)
