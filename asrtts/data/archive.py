@@ -73,6 +73,7 @@ def _mark(folder: Path, name: str) -> Path:
 def _extract(archive: Path, folder: Path, report: Report = lambda done, total: None) -> set[Path]:
     """Write the members below `folder`; returns the files."""
     total = archive.stat().st_size
+    most, copied = _MOST * total + _BASE, 0  # bytes; copied: of files that links name
     written: set[Path] = set()
     try:
         with open(archive, "rb") as packed:
@@ -80,9 +81,12 @@ def _extract(archive: Path, folder: Path, report: Report = lambda done, total: N
             packed.seek(0)
             opener = next((opener for start, opener in _OPENERS.items() if magic.startswith(start)), None)
             with opener(packed, "rb") if opener else packed as unpacked:
-                for tar, member in tar_members.members(unpacked, _MOST * total + _BASE):
+                for tar, member in tar_members.members(unpacked, most):
                     if (file := _place(tar, member, folder, archive)) is not None:
                         written.add(file)
+                        copied += 0 if member.isreg() else file.stat().st_size
+                    if copied > most:
+                        raise tar_members.TooLarge
                     report(packed.tell(), total)
     except tar_members.TooLarge:
         raise UserError(
@@ -119,6 +123,7 @@ def _place(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, archive:
         if not source.is_file():
             raise UserError(f"{archive}: {member.name} is a link to {member.linkname}, which the archive does not hold")
         if source != goal:
+            _refuse_too_large(source.stat().st_size, member, folder, archive)
             shutil.copyfile(source, goal)
         return goal
     regular = member.isreg() and not member.issparse()  # of a sparse file the holes may be as large as they like
@@ -127,17 +132,21 @@ def _place(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, archive:
         raise UserError(
             f"{archive}: {member.name} is a device, a pipe or a sparse file, which no corpus has; nothing was unpacked"
         )
-    free = shutil.disk_usage(folder).free
-    if member.size > free - _MARGIN:
-        raise UserError(
-            f"{archive}: {member.name} needs {(member.size + _MARGIN) / 1e6:.0f} MB in {folder.parent}, "
-            f"where {free / 1e6:.0f} MB are free; free some space and give the same command again"
-        )
+    _refuse_too_large(member.size, member, folder, archive)
     with content, open(goal, "wb") as out:
         shutil.copyfileobj(content, out, 1 << 20)
         if out.tell() != member.size:
             raise tarfile.ReadError(f"{member.name} has {out.tell()} of {member.size} bytes")
     return goal
+
+
+def _refuse_too_large(size: int, member: tarfile.TarInfo, folder: Path, archive: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if size > free - _MARGIN:
+        raise UserError(
+            f"{archive}: {member.name} needs {(size + _MARGIN) / 1e6:.0f} MB in {folder.parent}, "
+            f"where {free / 1e6:.0f} MB are free; free some space and give the same command again"
+        )
 
 
 def _inside(name: str, archive: Path, member: tarfile.TarInfo) -> Path:

@@ -176,3 +176,12 @@ def test_an_archive_that_asks_for_more_memory_than_there_is_is_one_line(
     monkeypatch.setattr(archives.tar_members, "members", hungry)
     with pytest.raises(UserError, match=r"a.tar.gz: damaged archive .MemoryError"):
         unpack(pack(tmp_path / "a.tar.gz", ("c/x", b"x")), tmp_path / "out")
+
+
+def test_links_that_multiply_a_file_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "_BASE", 1 << 20)
+    links = [(f"c/{n}", special(tarfile.LNKTYPE, "c/x")) for n in range(40)]
+    packed = pack(tmp_path / "a.tar.gz", ("c/x", bytes(1 << 18)), *links)
+    with pytest.raises(UserError, match="unpacks to more than 20 times its size"):
+        unpack(packed, tmp_path / "out")
+    assert everything_below(tmp_path / "out") == set()
