@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asrtts.config import warn
+from asrtts.data import sound_files
 from asrtts.data.audio import stored
 from asrtts.data.corpus_layout import read_lines, with_dev
 from asrtts.data.diagnosis import is_dev, is_train
@@ -240,7 +241,8 @@ def _length(audio: str, at: str) -> float:
     import soundfile
 
     try:
-        return soundfile.info(stored(Utterance("", audio, ""))).duration
+        with sound_files.opened(stored(Utterance("", audio, ""))) as sound:
+            return sound.frames / sound.samplerate
     except (soundfile.SoundFileError, RuntimeError, OSError, ValueError) as error:
         if not os.path.exists(audio):
             raise UserError(f"{at}: {audio}: no such file; correct the path, or get the file") from None

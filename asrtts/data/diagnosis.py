@@ -39,6 +39,7 @@ KINDS = {
     ),
     "empty": Kind("drop", "get the file again (stage 0)", True),
     "truncated": Kind("drop", "get the file again (stage 0), or correct the end of the segment"),
+    "unread": Kind("drop", "write the file again (ffmpeg, sox), and of joined files each as one of its own"),
     "not-finite": Kind("drop", "write the file again from its source", True),
     "not-scaled": Kind("drop", "divide its samples by full scale, as integers have 32768, and write it again", True),
     "empty-text": Kind("drop", "write its transcript, or take the audio out", True),

@@ -104,6 +104,12 @@ def truncated(corpus: Corpus, split: str) -> None:
     path.write_bytes(path.read_bytes()[:-20000])
 
 
+def unread(corpus: Corpus, split: str) -> None:
+    """What a header does not promise follows the audio."""
+    with open(corpus.add(split, "bad").audio, "ab") as file:
+        file.write(b"\x81" * 20000)
+
+
 def integers(corpus: Corpus, split: str) -> None:
     """16-bit samples, written as floats as they are."""
     path = corpus.add(split, "bad").audio
@@ -124,6 +130,7 @@ FAULTS = {
     "unreadable": unreadable,
     "empty": lambda c, split: c.add(split, "bad", seconds=0),
     "truncated": truncated,
+    "unread": unread,
     "not-finite": lambda c, split: c.add(split, "bad", samples=np.full(RATE, np.nan)),
     "not-scaled": integers,
     "empty-text": lambda c, split: c.add(split, "bad", text=" . "),
