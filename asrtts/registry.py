@@ -14,6 +14,12 @@ class UserError(Exception):
     """What the user can mend. Shown as one line without a traceback: what was found, what was wanted, the way out."""
 
 
+def quoted(text: object, most: int = 60) -> str:
+    """What a file holds, for an error line: in quotes, cut, and with escapes for what a terminal would not show."""
+    shown = str(text)
+    return repr(shown if len(shown) <= most else shown[:most] + "...")
+
+
 def names(package: str) -> list[str]:
     """The members of a folder, e.g. names("asrtts.asr.heads") -> ["attention", "ctc", "transducer"]."""
     spec = importlib.util.find_spec(package)

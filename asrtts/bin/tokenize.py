@@ -31,9 +31,9 @@ def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
     if args.kind in tokenizer.KINDS and args.kind != "phone" and (args.lexicon or args.lang):
         raise UserError(f"--lexicon and --lang are for --kind phone, not for {args.kind}")
-    texts = [utterance.text for utterance in manifest.read(args.manifest)]
+    texts = [normalization.plain(utterance.text) for utterance in manifest.read(args.manifest)]
     settings = _settings(args, texts)
-    if (args.folder / "tokenizer.json").is_file() and _unchanged(args.folder, settings):
+    if tokenizer.is_finished(args.folder, settings):
         tokens = tokenizer.Tokenizer.load(args.folder)
         print(f"{args.folder}: finished before, {tokens.vocab_size} {args.kind} tokens of the same text")
         return
@@ -63,17 +63,14 @@ def _settings(args: Any, texts: list[str]) -> dict[str, Any]:
     return settings
 
 
-def _unchanged(folder: Path, settings: dict[str, Any]) -> bool:
-    """False also for damaged tokens: they are made anew."""
-    try:
-        return tokenizer.settings_of(folder) == settings
-    except UserError:
-        return False
-
-
 def _lexicon(args: Any, texts: list[str]) -> phones.Lexicon | None:
     if args.lexicon:
         return phones.read_lexicon(args.lexicon)
     if args.lang:
-        return phones.spoken_lexicon({word for text in texts for word in normalization.words(text)}, args.lang)
+        return phones.spoken_lexicon(_vocabulary(texts), args.lang)
     return None
+
+
+def _vocabulary(texts: list[str]) -> set[str]:
+    """The words that can be pronounced."""
+    return {word for text in texts for word in normalization.words(text) if normalization.SHOWN_UNKNOWN not in word}

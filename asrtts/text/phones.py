@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from asrtts.registry import UserError
+from asrtts import storage
+from asrtts.registry import UserError, quoted
 from asrtts.text import espeak, normalization
+from asrtts.text.normalization import BLANK, BOUNDARY, SHOWN_UNKNOWN, UNKNOWN
 
 Lexicon = dict[str, list[tuple[str, ...]]]  # word -> its pronunciations, the usual one first
-BOUNDARY = "▁"  # between words: without it a phone sequence could not be read back as words
 
 _VARIANT = re.compile(r"\(\d+\)$")  # CMU dictionaries write the second way to say A as A(2)
 _WEIGHT = re.compile(r"\d*\.\d+|1")  # lexiconp.txt: a probability between the word and its phones
@@ -21,6 +22,8 @@ _WEIGHT = re.compile(r"\d*\.\d+|1")  # lexiconp.txt: a probability between the w
 
 class Phones:
     """Words become the phones of their first pronunciation with '▁' between words.
+
+    Without '▁' a phone sequence could not be read back as words. Texts are given in the form of `normalization.plain`.
 
     Back to words: the phones between two boundaries are looked up. Of several words that sound alike the most
     frequent in the training text is written; phones that are no word's stay as they are, joined by spaces.
@@ -47,7 +50,8 @@ class Phones:
         return normalization.without_cjk_spaces(written)
 
     def uncovered(self, text: str, known: set[str]) -> set[str]:
-        return {word for word in normalization.words(text) if word not in self._lexicon}
+        lost = {word for word in normalization.words(text) if word not in self._lexicon}
+        return {word for word in lost if SHOWN_UNKNOWN not in word}
 
 
 def read_lexicon(path: Path) -> Lexicon:
@@ -57,7 +61,7 @@ def read_lexicon(path: Path) -> Lexicon:
         UserError: the file is missing, or a line has no phones.
     """
     try:
-        return parse(read_bytes(path).decode("utf-8-sig"), str(path))
+        return parse(read_bytes(path).decode("utf-8-sig").replace("\n\ufeff", "\n"), str(path))
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8; convert it, e.g. `iconv -f latin1 -t utf8`") from None
 
@@ -72,16 +76,22 @@ def read_bytes(path: Path) -> bytes:
 def parse(text: str, where: str) -> Lexicon:
     """Lines `WORD PHONE PHONE ...`; `where` names the file in an error."""
     lexicon: Lexicon = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(storage.lines(unicodedata.normalize("NFC", text)), 1):  # as texts are
         if not line.strip() or line.startswith((";;;", "#")):
             continue
         word, *phones = line.split()
         if phones and _WEIGHT.fullmatch(phones[0]):
             phones = phones[1:]
         if not phones:
-            raise UserError(f"{where}:{number}: wanted `WORD PHONE PHONE ...`, found {line.strip()[:60]!r}")
+            raise UserError(f"{where}:{number}: wanted `WORD PHONE PHONE ...`, found {quoted(line.strip())}")
         if BOUNDARY in phones:
-            raise UserError(f"{where}:{number}: {BOUNDARY} stands between words and cannot be a phone of {word}")
+            raise UserError(
+                f"{where}:{number}: {BOUNDARY} stands between words and cannot be a phone of {quoted(word)}"
+            )
+        if taken := {BLANK, UNKNOWN}.intersection(phones):
+            raise UserError(
+                f"{where}:{number}: {taken.pop()} is a token already; give the phone of {quoted(word)} another name"
+            )
         known = lexicon.setdefault(_VARIANT.sub("", word) or word, [])
         if tuple(phones) not in known:
             known.append(tuple(phones))

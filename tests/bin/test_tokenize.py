@@ -114,3 +114,14 @@ def test_tokens_that_were_put_by_stay(train, tmp_path):
 def test_making_tokens_needs_no_torch(train, tmp_path):
     code = f"import sys; from asrtts.bin import tokenize; tokenize.main([{train!r}, {str(tmp_path / 'tokens')!r}]);"
     subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], check=True)
+
+
+def test_a_working_directory_that_was_deleted_is_no_traceback(train, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    tokenize.main([train, str(tmp_path / "tokens")])
+    assert Tokenizer.load(tmp_path / "tokens").vocab_size == 19
+    with pytest.raises(UserError, match="deleted") as error:
+        tokenize.main([train, "tokens"])
+    assert "\n" not in str(error.value)
