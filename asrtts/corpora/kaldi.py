@@ -17,7 +17,8 @@ from asrtts.data.audio import stored
 from asrtts.data.corpus_layout import read_lines, with_dev
 from asrtts.data.diagnosis import is_dev, is_train
 from asrtts.data.utterance import Utterance
-from asrtts.registry import UserError, suggestion
+from asrtts.registry import UserError, quoted, suggestion
+from asrtts.storage import behind_links, lines
 
 HOMEPAGE = "https://kaldi-asr.org/doc/data_prep.html"
 
@@ -202,7 +203,9 @@ def _audio(recordings: _Table, wanted: list[str], allow_pipes: bool, cache: Path
         entry, at = recordings.values[recording], recordings.at(recording)
         if entry.endswith("|"):
             if not allow_pipes:
-                raise UserError(f"{at}: the audio of {recording} is a command ({entry}); --allow-pipes runs it")
+                raise UserError(
+                    f"{at}: the audio of {recording} is a command ({quoted(entry, 200)}); --allow-pipes runs it"
+                )
             readable = re.sub(r"[^\w.-]", "_", recording)
             name = f"{readable}-{hashlib.sha256(entry.encode()).hexdigest()[:8]}.wav"
             pipes[recording] = Path(os.path.abspath(cache / name))
@@ -214,7 +217,7 @@ def _audio(recordings: _Table, wanted: list[str], allow_pipes: bool, cache: Path
             elsewhere = not os.path.exists(entry) and os.path.exists(beside)
             audio[recording] = os.path.abspath(beside if elsewhere else entry)
     if pipes:
-        cache.mkdir(parents=True, exist_ok=True)
+        behind_links(cache).mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # the commands are processes of their own
             list(pool.map(lambda r: _run(recordings.values[r], pipes[r], recordings.at(r)), pipes))
     return audio
@@ -229,9 +232,10 @@ def _run(entry: str, goal: Path, at: str) -> None:
         command = ["bash", "-o", "pipefail", "-c", entry.rstrip().removesuffix("|")]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, check=False)
     if done.returncode or not part.stat().st_size:
-        said = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it printed nothing"]
+        last = [line for line in lines(done.stderr.decode(errors="replace")) if line.strip()][-1:]
+        reason = quoted(last[0].strip(), 200) if last else "it printed nothing"
         part.unlink()
-        raise UserError(f"{at}: the command failed with status {done.returncode} ({said[0]}): {entry}")
+        raise UserError(f"{at}: the command failed with status {done.returncode} ({reason}): {quoted(entry, 200)}")
     os.replace(part, goal)
 
 
