@@ -289,9 +289,9 @@ def behind_links(folder: str | Path) -> Path:
 
 
 def is_here(folder: Path) -> bool:
-    """Whether a resolved folder is the one we are in. One that was deleted is none."""
+    """Whether a resolved folder is the one we are in, or above it. One that was deleted is none."""
     try:
-        return folder == Path.cwd()
+        return folder in (Path.cwd(), *Path.cwd().parents)
     except FileNotFoundError:
         return False
 

@@ -55,7 +55,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The token ids of a text; never 0. Every kind takes the same form of it: see `normalization.plain`."""
-        return [self._ids.get(piece, 1) for piece in self._splitter.split(normalization.plain(text))]
+        return [self._ids.get(piece, 1) for piece in self._splitter.split(self._form(text))]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids; blanks are left out and <unk> is shown as one '⁇'."""
@@ -63,7 +63,12 @@ class Tokenizer:
 
     def uncovered(self, text: str) -> set[str]:
         """The characters (kind phone: the words) of a text that would become <unk>; <unk> itself is covered."""
-        return self._splitter.uncovered(normalization.plain(text), set(self.pieces[2:]))
+        return self._splitter.uncovered(self._form(text), set(self.pieces[2:]))
+
+    def _form(self, text: str) -> str:
+        """The text as it is cut: Chinese with blanks between its words has none where no token stands for them."""
+        text = normalization.plain(text)
+        return text if BOUNDARY in self._ids else normalization.without_cjk_spaces(text)
 
     def unknown_share(self, sentences: Iterable[Sequence[int]]) -> float:
         """The share of <unk> among the tokens of encoded sentences, without those that stand for blanks; 0 to 1."""

@@ -80,6 +80,12 @@ def test_chinese_characters_need_no_space_token():
     assert "▁" not in make("char", CHINESE).pieces
 
 
+def test_chinese_with_blanks_between_its_words_is_the_same_text():
+    tokens = make("char", CHINESE)
+    assert tokens.encode("打开 厨房 的 灯") == tokens.encode("打开厨房的灯")
+    assert tokens.uncovered("打开 厨房 的 灯") == set()
+
+
 def test_a_smaller_char_list_keeps_the_most_frequent():
     tokens = tokenizer.make(["aaa bb c"], "char", 5)
     assert tokens.pieces[2:] == ["a", "b", "▁"]
