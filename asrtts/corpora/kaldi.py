@@ -17,7 +17,7 @@ from asrtts.data.audio import stored
 from asrtts.data.corpus_layout import read_lines, with_dev
 from asrtts.data.diagnosis import is_dev, is_train
 from asrtts.data.utterance import Utterance
-from asrtts.registry import UserError, quoted, suggestion
+from asrtts.registry import UserError, quoted, shortened, suggestion
 from asrtts.storage import behind_links, lines
 
 HOMEPAGE = "https://kaldi-asr.org/doc/data_prep.html"
@@ -128,10 +128,12 @@ def _read(folder: Path, allow_pipes: bool, cache: Path) -> list[Utterance]:
     origin = segments or recordings
     for utt_id in text.values:
         if utt_id not in origin.values:
-            raise UserError(f"{text.at(utt_id)}: utterance {utt_id} is not in {origin.path}{_alike(utt_id, origin)}")
+            raise UserError(
+                f"{text.at(utt_id)}: utterance {shortened(utt_id)} is not in {origin.path}{_alike(utt_id, origin)}"
+            )
         if utt_id not in speakers.values:
             raise UserError(
-                f"{text.at(utt_id)}: utterance {utt_id} is not in {speakers.path}{_alike(utt_id, speakers)}"
+                f"{text.at(utt_id)}: utterance {shortened(utt_id)} is not in {speakers.path}{_alike(utt_id, speakers)}"
             )
     unwritten = [utt_id for utt_id in origin.values if utt_id not in text.values]
     if unwritten:
@@ -161,9 +163,9 @@ def _table(path: Path, may_be_empty: bool = False) -> _Table:
     for number, line in read_lines(path):
         key, *rest = line.split(maxsplit=1)
         if not rest and not may_be_empty:
-            raise UserError(f"{path}:{number}: {key} stands without a value")
+            raise UserError(f"{path}:{number}: {shortened(key)} stands without a value")
         if key in values:
-            raise UserError(f"{path}:{number}: {key} is here twice, first on line {lines[key]}")
+            raise UserError(f"{path}:{number}: {shortened(key)} is here twice, first on line {lines[key]}")
         values[key], lines[key] = rest[0] if rest else "", number
     if not values:
         raise UserError(f"{path}: the file is empty")
@@ -188,11 +190,14 @@ def _cut(segments: _Table, utt_id: str, recordings: _Table) -> tuple[str, float,
         raise UserError(f"{segments.at(utt_id)}: wanted {wanted}") from None
     if channel < 0 or len(fields) > 4:
         found = " ".join(fields[3:])
-        raise UserError(f"{segments.at(utt_id)}: wanted one channel from 0 on behind the times, found {found:.60}")
+        raise UserError(
+            f"{segments.at(utt_id)}: wanted one channel from 0 on behind the times, found {shortened(found)}"
+        )
     if not (start >= 0 and (end > start or end == -1)):  # not a number fails here too
         raise UserError(f"{segments.at(utt_id)}: {utt_id} goes from {start:g} s to {end:g} s")
     if recording not in recordings.values:
-        raise UserError(f"{segments.at(utt_id)}: recording {recording} of {utt_id} is not in {recordings.path}")
+        what = f"recording {shortened(recording)} of {shortened(utt_id)}"
+        raise UserError(f"{segments.at(utt_id)}: {what} is not in {recordings.path}")
     return recording, start, end, channel
 
 
