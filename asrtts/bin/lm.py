@@ -47,6 +47,7 @@ def main(argv: list[str]) -> None:
     dev = [tokenizer.encode(line) for line in held_out]
     coverage.share(args.dev, held_out, dev, tokenizer)
     if args.neural:
+        args.folder = folder if args.folder.is_symlink() else args.folder  # the link stays
         if not is_arpa(args.text):
             covered(args.text, sentences(args.text), tokenizer)
         _train(args, tokenizer, held_out)

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,17 @@ class _Table:
 
     def at(self, key: str) -> str:
         return f"{self.path}:{self.lines[key]}"
+
+    def spelled_as(self, keys: Iterable[str]) -> _Table:
+        """With keys spelled as these where they differ in the form of Unicode alone, NFC or NFD."""
+        own = set(keys)
+        composed = {unicodedata.normalize("NFC", key): key for key in own}
+        new = {key: composed.get(unicodedata.normalize("NFC", key), key) for key in self.values if key not in own}
+        new = {key: other for key, other in new.items() if other != key and other not in self.values}
+        if not new:
+            return self
+        values, lines = ({new.get(k, k): v for k, v in table.items()} for table in (self.values, self.lines))
+        return _Table(self.path, values, lines)
 
 
 def download(root: Path) -> Path:
@@ -122,9 +133,14 @@ def _read(folder: Path, allow_pipes: bool, cache: Path) -> list[Utterance]:
             f"{folder / 'utt2spk'}: no such file; each of its lines names an utterance and its speaker. Where speakers "
             "are not known, name each utterance's as itself: awk '{print $1, $1}' text > utt2spk"
         )
-    text, speakers = _table(folder / "text", may_be_empty=True), _table(folder / "utt2spk")
-    recordings = _table(folder / "wav.scp")
-    segments = _table(folder / "segments") if (folder / "segments").is_file() else None
+    text = _table(folder / "text", may_be_empty=True)
+    speakers = _table(folder / "utt2spk").spelled_as(text.values)
+    recordings, segments = _table(folder / "wav.scp"), None
+    if (folder / "segments").is_file():
+        segments = _table(folder / "segments").spelled_as(text.values)
+        recordings = recordings.spelled_as(line.split()[0] for line in segments.values.values())
+    else:
+        recordings = recordings.spelled_as(text.values)
     origin = segments or recordings
     for utt_id in text.values:
         if utt_id not in origin.values:
@@ -218,14 +234,18 @@ def _audio(recordings: _Table, wanted: list[str], allow_pipes: bool, cache: Path
         elif re.search(r"\.ark:\d+$", entry):
             raise UserError(f"{at}: the audio of {recording} lies within an ark, which is not read; write wav or flac")
         else:
-            beside = recordings.path.parent / entry
-            elsewhere = not os.path.exists(entry) and os.path.exists(beside)
-            audio[recording] = os.path.abspath(beside if elsewhere else entry)
+            places = [place for path in (entry, recordings.path.parent / entry) for place in _spellings(str(path))]
+            audio[recording] = os.path.abspath(next(filter(os.path.exists, places), entry))
     if pipes:
         behind_links(cache).mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # the commands are processes of their own
             list(pool.map(lambda r: _run(recordings.values[r], pipes[r], recordings.at(r)), pipes))
     return audio
+
+
+def _spellings(path: str) -> list[str]:
+    """The path as it is written, and in both forms of Unicode: files that came through macOS have another than lists."""
+    return list(dict.fromkeys([path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD"))]))
 
 
 def _run(entry: str, goal: Path, at: str) -> None:

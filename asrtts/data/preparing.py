@@ -43,11 +43,11 @@ def effects(allow: Sequence[str], stop: Sequence[str], keep_going: bool) -> dict
 
 
 def texts_in_one_form(splits: Splits, case: str, punctuation: bool) -> Splits:
-    """The texts without invisible marks; in one form where that was asked for, else as the corpus has them."""
+    """The texts as they go into manifests: in one form where that was asked for, else as the corpus has them."""
 
     def form(text: str) -> str:
         if case == "keep" and punctuation:
-            return normalization.without_invisible(text)
+            return normalization.clean(text)
         return normalization.normalize(text, case, punctuation)
 
     return {split: [replace(u, text=form(u.text)) for u in utterances] for split, utterances in splits.items()}

@@ -56,6 +56,11 @@ def plain(text: str) -> str:
     return " ".join(text.replace(BOUNDARY, " ").split())
 
 
+def clean(text: str) -> str:
+    """The text as it goes into a manifest: as the corpus has it, but in NFC and without invisible marks."""
+    return unicodedata.normalize("NFC", without_invisible(text))
+
+
 def without_invisible(text: str) -> str:
     """Without zero-width, direction and control characters, and without words that are names of tokens (<s>, <blank>).
 

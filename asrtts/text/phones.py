@@ -31,7 +31,7 @@ class Phones:
 
     def __init__(self, lexicon_file: bytes) -> None:
         self.files = {"lexicon.txt": lexicon_file}
-        self._lexicon = parse(lexicon_file.decode(), "lexicon.txt")
+        self._lexicon = _composed(parse(lexicon_file.decode(), "lexicon.txt"))
         self._words: dict[tuple[str, ...], str] = {}
         for word, pronunciations in self._lexicon.items():  # the file's order: most frequent first
             for pronunciation in pronunciations:
@@ -61,9 +61,18 @@ def read_lexicon(path: Path) -> Lexicon:
         UserError: the file is missing, or a line has no phones.
     """
     try:
-        return parse(read_bytes(path).decode("utf-8-sig").replace("\n\ufeff", "\n"), str(path))
+        return _composed(parse(read_bytes(path).decode("utf-8-sig").replace("\n\ufeff", "\n"), str(path)))
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8; convert it, e.g. `iconv -f latin1 -t utf8`") from None
+
+
+def _composed(lexicon: Lexicon) -> Lexicon:
+    """The words in NFC, as texts are."""
+    composed: Lexicon = {}
+    for word, pronunciations in lexicon.items():
+        known = composed.setdefault(unicodedata.normalize("NFC", word), [])
+        known += [pronunciation for pronunciation in pronunciations if pronunciation not in known]
+    return composed
 
 
 def read_bytes(path: Path) -> bytes:
@@ -76,22 +85,16 @@ def read_bytes(path: Path) -> bytes:
 def parse(text: str, where: str) -> Lexicon:
     """Lines `WORD PHONE PHONE ...`; `where` names the file in an error."""
     lexicon: Lexicon = {}
-    for number, line in enumerate(storage.lines(unicodedata.normalize("NFC", text)), 1):  # as texts are
+    for number, line in enumerate(storage.lines(text), 1):
         if not line.strip() or line.startswith((";;;", "#")):
             continue
         word, *phones = line.split()
         if phones and _WEIGHT.fullmatch(phones[0]):
             phones = phones[1:]
         if not phones:
-            raise UserError(f"{where}:{number}: wanted `WORD PHONE PHONE ...`, found {quoted(line.strip())}")
+            raise UserError(f"{where}:{number}: wanted `WORD PHONE PHONE ...`, found {line.strip()[:60]!r}")
         if BOUNDARY in phones:
-            raise UserError(
-                f"{where}:{number}: {BOUNDARY} stands between words and cannot be a phone of {quoted(word)}"
-            )
-        if taken := {BLANK, UNKNOWN}.intersection(phones):
-            raise UserError(
-                f"{where}:{number}: {taken.pop()} is a token already; give the phone of {quoted(word)} another name"
-            )
+            raise UserError(f"{where}:{number}: {BOUNDARY} stands between words and cannot be a phone of {word}")
         known = lexicon.setdefault(_VARIANT.sub("", word) or word, [])
         if tuple(phones) not in known:
             known.append(tuple(phones))
@@ -106,7 +109,10 @@ def spoken_lexicon(vocabulary: Iterable[str], lang: str) -> Lexicon:
     for word in sorted(vocabulary):
         said = tuple(espeak.phones(word, lang))
         if not said:
-            raise UserError(f"espeak-ng ({lang}) says nothing for the word {word!r}; mend the text or give --lexicon")
+            raise UserError(
+                f"espeak-ng ({lang}) says nothing for the word {quoted(word)}; take it out of the text "
+                "(`asrtts prepare --no-punctuation` for marks), or give --lexicon"
+            )
         lexicon[word] = [said]
     return lexicon
 
@@ -118,8 +124,10 @@ def spelled_lexicon(vocabulary: Iterable[str]) -> Lexicon:
 
 
 def inventory(lexicon: Lexicon) -> list[str]:
-    """The boundary and the lexicon's phones in code point order."""
+    """The boundary and the lexicon's phones in code point order. Raises UserError for one that is a token already."""
     phones = {phone for said in lexicon.values() for pronunciation in said for phone in pronunciation}
+    if taken := {BLANK, UNKNOWN} & phones:
+        raise UserError(f"{taken.pop()} is a phone of the lexicon, and a token already; give the phone another name")
     return [BOUNDARY, *sorted(phones)]
 
 

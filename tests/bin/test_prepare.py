@@ -189,6 +189,12 @@ def test_tokens_of_a_text_cover_it_however_its_blanks_are_written(corpus, text):
     assert {u.text for u in manifest.read(corpus.data / "train")} == {text}
 
 
+def test_a_decomposed_text_is_composed_and_otherwise_as_the_corpus_has_it(corpus):
+    corpus.add("test", "t", text="Cafe\u0301,  \uff4fk")
+    corpus.prepare()
+    assert next(u.text for u in manifest.read(corpus.data / "test") if u.utt_id == "t") == "Caf\u00e9,  \uff4fk"
+
+
 def test_an_empty_reference_of_a_test_set_stays_and_one_of_train_can_be_allowed(corpus, capsys):
     for split in corpus.splits:
         corpus.add(split, f"{split}-empty", text="")

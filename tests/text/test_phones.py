@@ -53,6 +53,6 @@ def test_writing_puts_frequent_words_first_and_reads_back():
     assert phones.parse(written.decode(), "there") == lexicon
 
 
-def test_only_line_ends_end_a_line_and_words_are_in_one_form():
-    lexicon = phones.parse("cafe\u0301 K\u2028EY\r\nB\x0cB\rC K\n", "there")
-    assert lexicon == {"caf\u00e9": [("K", "EY")], "B": [("B",)], "C": [("K",)]}
+def test_only_line_ends_end_a_line_and_words_are_in_one_form(tmp_path):
+    (tmp_path / "lexicon.txt").write_bytes("cafe\u0301 K\u2028EY\r\nB\x0cB\rC K\n".encode())
+    assert phones.read_lexicon(tmp_path / "lexicon.txt") == {"caf\u00e9": [("K", "EY")], "B": [("B",)], "C": [("K",)]}

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from asrtts.registry import UserError
-from asrtts.text import phones, tokenizer
+from asrtts.text import tokenizer
 from asrtts.text.tokenizer import Tokenizer
 
 ENGLISH = ["turn the light on", "turn the radio off", "set the volume to seven", "don't open the window"] * 3
@@ -254,8 +254,8 @@ def test_names_of_tokens_are_no_tokens_of_a_text(kind):
 
 
 def test_phones_that_are_named_as_tokens_are_refused():
-    with pytest.raises(UserError, match="lexicon.txt:1: <unk> is a token already; give the phone of 'turn' another"):
-        phones.parse("turn <unk>\n", "lexicon.txt")
+    with pytest.raises(UserError, match="<unk> is a phone of the lexicon, and a token already; give the phone another"):
+        tokenizer.make(["turn"], "phone", lexicon={"turn": [("<unk>",)]})
 
 
 def test_a_rare_character_is_a_token_and_ends_no_line(tmp_path):
