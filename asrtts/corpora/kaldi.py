@@ -244,7 +244,7 @@ def _audio(recordings: _Table, wanted: list[str], allow_pipes: bool, cache: Path
 
 
 def _spellings(path: str) -> list[str]:
-    """The path as it is written, and in both forms of Unicode: files that came through macOS have another than lists."""
+    """The path as it is written, and in both forms of Unicode: through macOS files get another than lists have."""
     return list(dict.fromkeys([path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD"))]))
 
 
