@@ -19,6 +19,7 @@ from asrtts.data.diagnosis import is_dev, is_train
 from asrtts.data.utterance import Utterance
 from asrtts.registry import UserError, quoted, shortened, suggestion
 from asrtts.storage import behind_links, lines
+from asrtts.text import normalization
 
 HOMEPAGE = "https://kaldi-asr.org/doc/data_prep.html"
 
@@ -189,10 +190,16 @@ def _table(path: Path, may_be_empty: bool = False) -> _Table:
 
 
 def _alike(key: str, table: _Table) -> str:
-    """The tail of an error line where a key differs from one in the table in what cannot be seen."""
-    form = unicodedata.normalize("NFKC", key)
-    same = next((other for other in table.values if unicodedata.normalize("NFKC", other) == form), None)
-    return f", which has {same!a} where this is {key!a}; write both in one form of Unicode (NFC)" if same else ""
+    """The tail of an error line about a key that a table lacks: the key that looks like it, or the way out."""
+    same = next((other for other in table.values if _seen(other) == _seen(key)), None)
+    if same is None:
+        return "; add it there, or take this line out"
+    return f", which has {same!a} where this is {key!a}; write both in one form of Unicode (NFKC)"
+
+
+def _seen(key: str) -> str:
+    """What a reader sees of it: without zero-width characters, in plain letters."""
+    return unicodedata.normalize("NFKC", normalization.without_invisible(key))
 
 
 def _cut(segments: _Table, utt_id: str, recordings: _Table) -> tuple[str, float, float, int]:
@@ -213,7 +220,7 @@ def _cut(segments: _Table, utt_id: str, recordings: _Table) -> tuple[str, float,
         raise UserError(f"{segments.at(utt_id)}: {utt_id} goes from {start:g} s to {end:g} s")
     if recording not in recordings.values:
         what = f"recording {shortened(recording)} of {shortened(utt_id)}"
-        raise UserError(f"{segments.at(utt_id)}: {what} is not in {recordings.path}")
+        raise UserError(f"{segments.at(utt_id)}: {what} is not in {recordings.path}{_alike(recording, recordings)}")
     return recording, start, end, channel
 
 

@@ -78,7 +78,7 @@ def load(folder: str | Path, tokenizer: Tokenizer, device: torch.device) -> Lang
     """
     folder = Path(folder)
     told = about(folder)
-    own = Tokenizer.load(folder / "tokens")
+    own = _tokens(folder)
     if own.fingerprint() != tokenizer.fingerprint():
         raise UserError(
             f"{folder}: a language model of {own.vocab_size} {own.kind} tokens ({own.fingerprint()}); the recognizer "
@@ -89,6 +89,13 @@ def load(folder: str | Path, tokenizer: Tokenizer, device: torch.device) -> Lang
     if told.get("kind") == "lstm":
         return _neural(folder, told, own.vocab_size).to(device)
     return NgramModel(arpa.read(model_file(folder), own.pieces))
+
+
+def _tokens(folder: Path) -> Tokenizer:
+    try:
+        return Tokenizer.load(folder / "tokens")
+    except UserError:
+        raise UserError(f"{folder / 'tokens'}: missing or damaged; {MEND}") from None
 
 
 def _refuse_altered(folder: Path, told: dict[str, Any]) -> None:

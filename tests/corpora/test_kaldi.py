@@ -213,6 +213,7 @@ def test_a_bad_segment_is_named_with_its_line(tmp_path: Path, line: str, said: s
             "u1 A\nｕ2 B\n",
             r"text:2: .*wav.scp, which has 'u2' where this is '\\uff552'; write both in one form",
         ),
+        ("text", "u1 A\nu2\u200b B\n", r"text:2: .*wav.scp, which has 'u2' where this is 'u2\\u200b'"),
         ("wav_scp", "u1 feats.ark:17\nu2 b.wav\n", "wav.scp:1: the audio of u1 lies within an ark"),
         ("wav_scp", "u1 a.wav\nu2 sph2pipe b.sph |\n", "wav.scp:2: the audio of u2 is a command .*--allow-pipes"),
     ],
