@@ -52,8 +52,8 @@ def plain(text: str) -> str:
     It is in NFC. A blank of any kind (tab, no-break or ideographic space, line separator, the token ▁) is one space,
     with none at the ends. Invisible marks and names of tokens are left out; <unk> and [unk] are one '⁇'.
     """
-    text = unicodedata.normalize("NFC", _UNKNOWNS.sub(SHOWN_UNKNOWN, without_invisible(text)))
-    return " ".join(text.replace(BOUNDARY, " ").split())
+    text = _UNKNOWNS.sub(SHOWN_UNKNOWN, without_invisible(text.replace(BOUNDARY, " ")))
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def clean(text: str) -> str:
@@ -89,7 +89,7 @@ def normalize(text: str, case: str = "keep", punctuation: bool = True) -> str:
     """
     assert case in CASES, case
     parts = [_normalized(part, case, punctuation) for part in _UNKNOWNS.split(without_invisible(text))]
-    return without_cjk_spaces(" ".join(UNKNOWN.join(parts).split()))
+    return without_cjk_spaces(" ".join(without_invisible(UNKNOWN.join(parts)).split()))
 
 
 def without_cjk_spaces(text: str) -> str:

@@ -98,6 +98,6 @@ def test_invisible_marks_go_and_joiners_stay():
 
 
 def test_the_plain_form_is_one():
-    for text in ("cafe\u0301\u3000▁ x ", "[UNK]  \u034fa\u0301", "<s> <unk> \x1c"):
+    for text in ("cafe\u0301\u3000▁ x ", "[UNK]  \u034fa\u0301", "<s> <unk> \x1c", "b▁<s>"):
         assert plain(plain(text)) == plain(text)
     assert plain("cafe\u0301\u3000▁ x ") == "café x"
