@@ -161,7 +161,7 @@ def _read(folder: Path, allow_pipes: bool, cache: Path) -> list[Utterance]:
     if not segments:
         return [Utterance(i, audio[i], words, speakers.values[i]) for i, words in text.values.items()]
     lengths = {recording: _length(audio[recording], recordings.at(recording)) for recording in wanted}
-    found = []
+    cut_out = []
     for utt_id, words in text.values.items():
         recording, start, end, channel = cuts[utt_id]
         length = lengths[recording]
@@ -170,8 +170,8 @@ def _read(folder: Path, allow_pipes: bool, cache: Path) -> list[Utterance]:
             what = f"ends at {end:g} s" if end >= length else f"begins at {start:g} s and has no length"
             raise UserError(f"{segments.at(utt_id)}: {utt_id} {what}, {recording} lasts {length:.2f} s")
         place = {"start": start, "seconds": seconds, "channel": channel}
-        found.append(Utterance(utt_id, audio[recording], words, speakers.values[utt_id], **place))
-    return found
+        cut_out.append(Utterance(utt_id, audio[recording], words, speakers.values[utt_id], **place))
+    return cut_out
 
 
 def _table(path: Path, may_be_empty: bool = False) -> _Table:

@@ -107,13 +107,13 @@ def spoken_lexicon(vocabulary: Iterable[str], lang: str) -> Lexicon:
     """How espeak-ng says each word by itself. Raises UserError for an unknown language or a word it cannot say."""
     lexicon: Lexicon = {}
     for word in sorted(vocabulary):
-        said = tuple(espeak.phones(word, lang))
-        if not said:
+        pronunciation = tuple(espeak.phones(word, lang))
+        if not pronunciation:
             raise UserError(
                 f"espeak-ng ({lang}) says nothing for the word {quoted(word)}; take it out of the text "
                 "(`asrtts prepare --no-punctuation` for marks), or give --lexicon"
             )
-        lexicon[word] = [said]
+        lexicon[word] = [pronunciation]
     return lexicon
 
 
@@ -125,7 +125,7 @@ def spelled_lexicon(vocabulary: Iterable[str]) -> Lexicon:
 
 def inventory(lexicon: Lexicon) -> list[str]:
     """The boundary and the lexicon's phones in code point order. Raises UserError for one that is a token already."""
-    phones = {phone for said in lexicon.values() for pronunciation in said for phone in pronunciation}
+    phones = {phone for ways in lexicon.values() for pronunciation in ways for phone in pronunciation}
     if taken := {BLANK, UNKNOWN} & phones:
         raise UserError(f"{taken.pop()} is a phone of the lexicon, and a token already; give the phone another name")
     return [BOUNDARY, *sorted(phones)]

@@ -119,18 +119,18 @@ class Tokenizer:
             UserError: no tokens there, or files that are damaged or of different runs.
         """
         folder = Path(folder)
-        about = _about(folder)
-        kind = about["kind"]
+        record = _record(folder)
+        kind = record["kind"]
         names = ["tokens.txt", *_FILES[kind]]
         lost = [name for name in names if not (folder / name).is_file()]
         if lost:
             raise UserError(f"{folder}: {lost[0]} is missing from the {kind} tokens; {_AGAIN}")
         files = {name: (folder / name).read_bytes() for name in names}
-        found = _fingerprint(kind, files)
-        if found != about["fingerprint"]:
+        fingerprint = _fingerprint(kind, files)
+        if fingerprint != record["fingerprint"]:
             raise UserError(
-                f"{folder}: damaged, or files of two runs: {RECORD} says {quoted(about['fingerprint'])}, "
-                f"the files beside it are {found}; {_AGAIN}"
+                f"{folder}: damaged, or files of two runs: {RECORD} says {quoted(record['fingerprint'])}, "
+                f"the files beside it are {fingerprint}; {_AGAIN}"
             )
         listed = files.pop("tokens.txt").decode().split("\n")[:-1]
         return cls(kind, [line.rsplit(" ", 1)[0] for line in listed], _splitter(kind, files))
@@ -210,19 +210,19 @@ def _splitter(kind: str, files: dict[str, bytes]) -> Splitter:
     return phones.Phones(files["lexicon.txt"]) if kind == "phone" else pieces.Pieces(files["sentencepiece.model"])
 
 
-def _about(folder: Path) -> dict[str, Any]:
+def _record(folder: Path) -> dict[str, Any]:
     path = folder / RECORD
     if not path.is_file():
         raise UserError(f"{folder}: no tokens there (no {RECORD}); {_AGAIN.replace('them again', 'them')}")
     try:
-        about = storage.parse_json(path.read_bytes())
-        version, kind = about["version"], about["kind"]
-        about["fingerprint"]  # noqa: B018 - a missing key is damage, too
+        record = storage.parse_json(path.read_bytes())
+        version, kind = record["version"], record["kind"]
+        record["fingerprint"]  # noqa: B018 - a missing key is damage, too
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: damaged; {_AGAIN}") from None
     if version != VERSION or kind not in KINDS:
         raise UserError(f"{path}: kind {quoted(kind)}, version {quoted(version)} is not known here; {_AGAIN}")
-    return about
+    return record
 
 
 def _fingerprint(kind: str, files: dict[str, bytes]) -> str:
