@@ -29,11 +29,12 @@ _INVISIBLE = re.compile(
 # Apostrophes: the straight one, quotes, a grave accent that stands alone, the prime, the Armenian and the Hebrew one.
 _APOSTROPHES = frozenset("'\u2018\u2019\u201b`\u2032\u055a\u05f3")
 _MIDDLE_DOTS = frozenset("\u00b7\u2027")
+_TSHEGS = frozenset("\u0f0b\u0f0c")  # between the syllables of a Tibetan word
 # Other marks that stand inside words: the colon of Finnish and Swedish, the Hebrew gershayim, which is often typed as a
-# quote, Armenian marks of emphasis, exclamation, pause, question and abbreviation, the Devanagari and Gujarati signs of
-# abbreviation, the Mongolian nirugu, ties, and an asterisk in place of a letter.
+# quote, Armenian marks of emphasis, exclamation, pause, question and abbreviation, signs of abbreviation of India, the
+# Mongolian nirugu, ties, and an asterisk in place of a letter.
 _ABOVE_LETTERS = frozenset("\u055a\u055b\u055c\u055d\u055e\u055f\u05f3\u05f4")
-_INSIDE = frozenset(':"*\u201c\u201d\u0970\u0af0\u180a\u203f\u2040') | _ABOVE_LETTERS
+_INSIDE = frozenset(':"*\u201c\u201d\u0970\u09fd\u0a76\u0af0\u180a\u203f\u2040') | _ABOVE_LETTERS
 _SPOKEN = frozenset("\u104c\u104d\u104e\u104f")  # Burmese words of one sign, which Unicode counts as punctuation
 _IN_NUMBERS = frozenset(".,\u00b7\u066b\u066c")
 _JOINERS = "\u200c\u200d"
@@ -128,6 +129,8 @@ def _without_punctuation(text: str, i: int) -> str:
         return "'"
     if mark in _MIDDLE_DOTS and between_letters:
         return "" if re.search(f"[{_UNSPACED}]", before + after) else "\u00b7"
+    if mark in _TSHEGS and between_letters:
+        return mark
     return "" if mark in _INSIDE and between_letters else " "
 
 

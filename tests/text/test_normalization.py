@@ -69,6 +69,7 @@ def test_every_chinese_character_is_a_word():
         ("f*ck * that", "fck that"),
         ("the '90's, 1'000", "the 90's 1'000"),
         ("\u0915\u093f\u0970\u092e\u0940\u0970", "\u0915\u093f\u092e\u0940"),
+        ("\u0f56\u0f7c\u0f51\u0f0b\u0f61\u0f72\u0f42\u0f0b\u0f0d", "\u0f56\u0f7c\u0f51\u0f0b\u0f61\u0f72\u0f42"),
         ("\u0663\u066b\u0665", "\u0663\u066b\u0665"),
         ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"),
         ("<unk>, he said [UNK]", "<unk> he said <unk>"),
