@@ -26,12 +26,7 @@ def read(path: Path) -> list[str]:
     Raises:
         UserError: it is none of these; the file and the line are named.
     """
-    path = Path(path)
-    is_named_as_text = text_file.uncompressed_name(path).suffix.lower() in (".txt", ".text")
-    if path.is_dir() and (path / "text").is_file() and not path.with_name(path.name + ".jsonl").is_file():
-        path /= "text"
-    if not path.is_file() and not is_named_as_text:
-        path = manifest.locate(path)
+    path = locate(path)
     with text_file.opened(path, "text") as lines:
         listed = [line.rstrip("\n") for line in lines]
     if zero := next((number for number, line in enumerate(listed, 1) if "\0" in line), None):
@@ -39,13 +34,31 @@ def read(path: Path) -> list[str]:
     if _is_arpa(listed):
         raise UserError(f"{path}: an ARPA file, where a text is wanted; name the text that it was made from")
     begins = next((line for line in listed if line.strip()), "")
-    if path.suffix == ".jsonl" or (begins.lstrip().startswith("{") and not is_named_as_text):
+    if path.suffix == ".jsonl" or (begins.lstrip().startswith("{") and not _is_named_as_text(path)):
         listed = [
             manifest.parse(line, f"{path}:{number}").text for number, line in enumerate(listed, 1) if line.strip()
         ]
     else:
         listed = _without_ids(listed, path)
     return [normalization.plain(line) for line in listed]
+
+
+def locate(path: Path) -> Path:
+    """The file of a text, a manifest or an ARPA file. Raises UserError, with the nearest name, if there is none."""
+    path = Path(path)
+    if path.is_dir() and (path / "text").is_file() and not path.with_name(path.name + ".jsonl").is_file():
+        return path / "text"
+    if path.is_file():
+        return path
+    if _is_named_as_text(path):
+        raise UserError(f"{path}: no such text")
+    if is_arpa(path):
+        raise UserError(f"{path}: no such ARPA file")
+    return manifest.locate(path)
+
+
+def _is_named_as_text(path: Path) -> bool:
+    return text_file.uncompressed_name(path).suffix.lower() in (".txt", ".text")
 
 
 def is_arpa(path: Path) -> bool:

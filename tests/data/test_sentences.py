@@ -93,3 +93,17 @@ def test_a_file_that_is_no_text_is_one_line(tmp_path, content, said):
     with pytest.raises(UserError, match=said) as error:
         sentences.read(tmp_path / "a.txt")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("none.txt.gz", "none.txt.gz: no such text"),
+        ("none.arpa.gz", "none.arpa.gz: no such ARPA file"),
+        ("trian", "no such manifest; did you mean 'train'"),
+    ],
+)
+def test_a_file_that_is_not_there_is_named(tmp_path, name, said):
+    (tmp_path / "train.jsonl").touch()
+    with pytest.raises(UserError, match=said):
+        sentences.read(tmp_path / name)
