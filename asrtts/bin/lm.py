@@ -13,11 +13,12 @@ from asrtts import storage
 from asrtts.config import ArgumentParser, whole
 from asrtts.data.sentences import is_arpa
 from asrtts.data.sentences import read as sentences
-from asrtts.lm import arpa, coverage, kneser_ney, lm_folder
+from asrtts.lm import arpa, kneser_ney, lm_folder
 from asrtts.lm.perplexity import perplexity
 from asrtts.registry import UserError
 from asrtts.search.language_model import LanguageModel
 from asrtts.search.ngram import NgramModel, Ngrams
+from asrtts.text import coverage
 from asrtts.text.tokenizer import Tokenizer
 
 

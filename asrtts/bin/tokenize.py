@@ -10,7 +10,7 @@ from typing import Any
 from asrtts.config import ArgumentParser, whole
 from asrtts.data import manifest
 from asrtts.registry import UserError
-from asrtts.text import normalization, phones, tokenizer
+from asrtts.text import coverage, normalization, phones, tokenizer
 
 RARE = 3  # a token seen less often is hardly learnt
 
@@ -39,14 +39,16 @@ def main(argv: list[str]) -> None:
         return
     tokenizer.refuse_others(args.folder)  # before sentencepiece takes its minutes
     tokens = tokenizer.make(texts, args.kind, args.size, _lexicon(args, texts))
+    encoded = [tokens.encode(text) for text in texts]
+    coverage.share(args.manifest, texts, encoded, tokens)
     tokens.save(args.folder, settings)
-    print(f"{args.folder}: {summary(tokens, texts)}")
+    print(f"{args.folder}: {summary(tokens, encoded)}")
 
 
-def summary(tokens: tokenizer.Tokenizer, texts: list[str]) -> str:
+def summary(tokens: tokenizer.Tokenizer, encoded: list[list[int]]) -> str:
     """How many tokens, which are most and least frequent in the texts, and how many are rare."""
     counted = Counter(dict.fromkeys(range(2, tokens.vocab_size), 0))
-    counted.update(i for text in texts for i in tokens.encode(text))
+    counted.update(i for ids in encoded for i in ids)
     unknown = counted.pop(1, 0)
     order = sorted(counted, key=lambda i: (-counted[i], i))
     most, least = ([f"{tokens.pieces[i]} {counted[i]}" for i in some] for some in (order[:3], order[-3:]))

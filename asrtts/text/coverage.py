@@ -1,4 +1,4 @@
-"""How much of a text the tokens of a recognizer cover: a language model of unknown tokens makes every result worse."""
+"""How much of a text some tokens cover: a model of unknown tokens learns nothing, and makes every result worse."""
 
 from __future__ import annotations
 
@@ -42,12 +42,11 @@ def refuse_poor(
 def _explained(unknown: float, sentences: Sequence[str], tokenizer: Tokenizer) -> str:
     lost = Counter(piece for sentence in sentences[:SAMPLE] for piece in tokenizer.uncovered(sentence))
     shown = ", ".join(sorted(piece for piece, _ in lost.most_common(5)))
-    what = f"{unknown:.0%} of its tokens are unknown to the {tokenizer.kind} tokens" + (
-        f", e.g. {shown}" if shown else ""
-    )
-    for letters, form, case in (("small", str.lower, "L"), ("capital", str.upper, "U")):
+    what = f"{unknown:.0%} of its tokens are unknown to the {tokenizer.kind} tokens{shown and ', e.g. ' + shown}"
+    for letters, form, option in (("small", str.lower, "lower"), ("capital", str.upper, "upper")):
         if tokenizer.unknown_share(map(tokenizer.encode, map(form, sentences[:SAMPLE]))) <= MOST:
-            return (
-                f"{what}; write it in {letters} letters, e.g. with `sed 's/.*/\\{case}&/'` or `asrtts prepare --case`"
-            )
-    return f"{what}; name a text of the recognizer's language, or other tokens with --tokens"
+            ways = f"a text by `sed 's/.*/\\{option[0].upper()}&/'`, a corpus by `asrtts prepare --case {option}`"
+            return f"{what}; write it in {letters} letters: {ways}"
+    if tokenizer.kind == "phone":
+        return f"{what}; name a lexicon that has these words"
+    return f"{what}; name a text of the recognizer's language, or other tokens"
