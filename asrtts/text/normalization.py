@@ -16,6 +16,7 @@ _UNSPACED = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U
 _SPACE_AFTER_UNSPACED = re.compile(rf"(?<=[{_UNSPACED}])\s+(?=[{_UNSPACED}])")
 _EACH_UNSPACED = re.compile(rf"([{_UNSPACED}])")
 
+_USUAL = re.compile(r"[!-;=-Z\\-~]+(?: [!-;=-Z\\-~]+)*")  # plain already; has neither < nor [
 _UNKNOWNS = re.compile(rf"<unk>|\[unk\]|{SHOWN_UNKNOWN}", re.IGNORECASE)
 _NAMES = re.compile(r"(?<!\S)(<blank>|<blk>|<eps>|<pad>|<s>|</s>|<sos>|<eos>|<sos/eos>)(?!\S)", re.IGNORECASE)
 # Control characters that are no blanks, soft hyphens, zero-width blanks and joiners, marks of direction, variation
@@ -53,6 +54,8 @@ def plain(text: str) -> str:
     It is in NFC. A blank of any kind (tab, no-break or ideographic space, line separator, the token ▁) is one space,
     with none at the ends. Invisible marks and names of tokens are left out; <unk> and [unk] are one '⁇'.
     """
+    if _USUAL.fullmatch(text):
+        return text
     text = _UNKNOWNS.sub(SHOWN_UNKNOWN, without_invisible(text.replace(BOUNDARY, " ")))
     return " ".join(unicodedata.normalize("NFC", text).split())
 
