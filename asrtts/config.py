@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
-from asrtts.registry import UserError, find, names, suggestion
+from asrtts.registry import UserError, find, names, one_line, suggestion
 
 MOST = 1_000_000_000  # of whatever a setting counts
 Count = Annotated[int, Field(ge=1, le=MOST)]
@@ -368,4 +368,4 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def warn(message: str) -> None:
     """One line on standard error that stops nothing."""
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {one_line(message)}", file=sys.stderr)

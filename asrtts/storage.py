@@ -175,6 +175,12 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def lines(text: str) -> list[str]:
+    """The lines of a text, which end at LF, CR LF or CR alone; `str.splitlines` cuts at ten more characters."""
+    parts = re.split(r"\r\n|\n|\r", text)
+    return parts if parts[-1] else parts[:-1]
+
+
 # JSON --------------------------------------------------------------------------------------------------------------
 
 
@@ -273,6 +279,31 @@ def _holder(lock: int) -> str:
             if fields[1] == "FLOCK" and fields[5] == place:
                 return f" (pid {fields[4]})"
     return ""
+
+
+# Folders and links -------------------------------------------------------------------------------------------------
+
+
+def behind_links(folder: str | Path) -> Path:
+    """The absolute path that symbolic links lead to, whether anything is there yet or not.
+
+    Raises:
+        UserError: a link leads to itself; the path is relative and the folder that we are in was deleted.
+    """
+    try:
+        return Path(folder).resolve()
+    except FileNotFoundError:
+        raise UserError(f"{folder}: the folder you are in was deleted; change into one that exists (cd)") from None
+    except (OSError, RuntimeError):  # Python says RuntimeError of a circle
+        raise UserError(f"{folder}: the symbolic link leads to itself; delete it, or name another folder") from None
+
+
+def is_here(folder: Path) -> bool:
+    """Whether a resolved folder is the one we are in, or above it. One that was deleted is none."""
+    try:
+        return folder in (Path.cwd(), *Path.cwd().parents)
+    except FileNotFoundError:
+        return False
 
 
 # Disks that refuse -------------------------------------------------------------------------------------------------

@@ -99,8 +99,8 @@ class OpenLanguageModel(OpenTask):
         self.facts: dict[str, Any] = {}
         self.summary = f"{len(self.text)} sentences"
         self.inputs = {
-            "data_hash": sentences.text_hash(texts),
-            "dev_hash": sentences.text_hash(held_out),
+            "data_hash": storage.short_hash(texts),
+            "dev_hash": storage.short_hash(held_out),
             "tokens_hash": self.tokenizer.fingerprint(),
         }
 

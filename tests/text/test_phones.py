@@ -51,3 +51,8 @@ def test_writing_puts_frequent_words_first_and_reads_back():
     written = phones.dump(lexicon, Counter({"two": 3, "to": 1}))
     assert written == b"two T UW\nto T UW\na AH\na EY\n"
     assert phones.parse(written.decode(), "there") == lexicon
+
+
+def test_only_line_ends_end_a_line_and_words_are_in_one_form(tmp_path):
+    (tmp_path / "lexicon.txt").write_bytes("cafe\u0301 K\u2028EY\r\nB\x0cB\rC K\n".encode())
+    assert phones.read_lexicon(tmp_path / "lexicon.txt") == {"caf\u00e9": [("K", "EY")], "B": [("B",)], "C": [("K",)]}
