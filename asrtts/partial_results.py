@@ -15,7 +15,7 @@ from asrtts.storage import make_folder, parse_json, remove, storage_error
 
 
 class PartialResults:
-    """The file GOAL.part: a line that says what the results are made from, then one JSON object a result.
+    """The file GOAL.partial: a line that says what the results are made from, then one JSON object a result.
 
     Used as a context manager, it holds the file's lock. It is deleted by `close`, when the goal is written; after an
     error it stays for the next call with the same `made_from`.
@@ -28,7 +28,7 @@ class PartialResults:
     """
 
     def __init__(self, goal: Path, made_from: Mapping[str, Any]) -> None:
-        self.path = goal.with_name(goal.name + ".part")
+        self.path = goal.with_name(goal.name + ".partial")
         self.header = {"made_from": json.loads(json.dumps(dict(made_from)))}
         self.kept: list[dict[str, Any]] = []
         self.file: Any = None

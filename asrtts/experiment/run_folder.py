@@ -124,8 +124,7 @@ class Run:
 
     def _refuse_here(self) -> None:
         """A run in the recipe's own folder (`asrtts train conf/ctc.yaml "$unset"`) is thrown away with the recipe."""
-        here = Path.cwd()
-        if self.folder.resolve() in (here, *here.parents):
+        if storage.is_here(storage.behind_links(self.folder)):
             raise UserError(f"'{self.folder}' is the folder you are in; name one for the run, such as exp/ctc")
 
     def check_unchanged(self, settings: TaskSettings, facts: Mapping[str, Any]) -> None:
