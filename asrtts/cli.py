@@ -31,6 +31,10 @@ def main(argv: list[str] | None = None) -> None:
             print(usage())
         elif argv[0] in ("-V", "--version"):
             print(f"asrtts {__version__}")
+        elif argv[0] == "--check-commands":
+            from asrtts import commands  # here, since `asrtts --help` must not wait for it
+
+            commands.main(argv[1:])
         else:
             find("asrtts.bin", argv[0]).main(argv[1:])
         sys.stdout.flush()  # a closed pipe shows here, not while Python shuts down

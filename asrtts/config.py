@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 import reprlib
 import sys
@@ -90,6 +91,12 @@ def load(path: Path, kind: type[Kind], settings: Sequence[str] = ()) -> Kind:
     return build(kind, values, str(path))
 
 
+def overridden(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """The mapping with `key.sub=value` strings put into it. Raises UserError for one that is no setting."""
+    put_overrides(values, settings)
+    return values
+
+
 def put_overrides(values: dict[str, Any], settings: Sequence[str]) -> None:
     """Put `key.sub=value` strings into a mapping. Raises UserError for one that is no setting."""
     for setting in settings:
@@ -119,7 +126,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     try:
         values = _yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: {_why_missing(path)}") from None
+        raise UserError(f"there is no {path}{_nearest(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
     except yaml.MarkedYAMLError as error:
@@ -134,13 +141,12 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     return values
 
 
-def _why_missing(path: Path) -> str:
+def _nearest(path: Path) -> str:
     folder = path.parent
     if folder.is_dir():
-        near = suggestion(path.stem, [p.stem for p in folder.glob("*.yaml")])  # with .yaml any two would be alike
-        return f"no such settings file{near}"
+        return suggestion(path.stem, [p.stem for p in folder.glob("*.yaml")])  # with .yaml any two would be alike
     others = [p.name for p in folder.parent.glob("*/") if p.is_dir()]
-    return f"no such settings file, since there is no folder {folder.name}{suggestion(folder.name, others)}"
+    return f", since there is no folder {folder.name}{suggestion(folder.name, others)}"
 
 
 def build(kind: type[Kind], values: dict[str, Any], where: str) -> Kind:
@@ -182,6 +188,20 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{self.prog}: {message}. See {self.prog} --help")
+
+
+class Made:
+    """The files and folders that earlier commands of a recipe make; for `check(args, made)` of a verb."""
+
+    def __init__(self) -> None:
+        self._paths: list[Path] = []
+
+    def add(self, *paths: str | Path) -> None:
+        """Count these, and all that will be in them, as made."""
+        self._paths += [Path(os.path.abspath(path)) for path in paths]
+
+    def __contains__(self, path: str | Path) -> bool:
+        return any(Path(os.path.abspath(path)).is_relative_to(made) for made in self._paths)
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:

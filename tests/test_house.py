@@ -20,7 +20,7 @@ TOP = Path(__file__).resolve().parents[1]
 PACKAGE = TOP / "asrtts"
 
 FLOORS = {
-    5: ["cli", "__main__"],
+    5: ["cli", "__main__", "commands"],
     4: ["bin"],
     3: ["corpora", "alignment", "comparison", "experiment"],
     2: ["asr", "lm", "tts", "data", "training", "ondevice"],
@@ -29,7 +29,13 @@ FLOORS = {
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 # the only neighbours that know each other
-BESIDE = {("__main__", "cli"), ("comparison", "experiment"), ("config", "registry"), ("storage", "registry")}
+BESIDE = {
+    ("__main__", "cli"),
+    ("cli", "commands"),
+    ("comparison", "experiment"),
+    ("config", "registry"),
+    ("storage", "registry"),
+}
 
 # What each member of a folder must give; bin and corpora are checked by their own test below.
 DOORS = {

@@ -55,11 +55,7 @@ def train(
     text, dev = ([s for s in sentences if s] for sentences in (text, dev))
     if not text:
         raise UserError("no text to train a language model on: every sentence is empty")
-    values = NeuralLm().model_dump()
-    config.put_overrides(values, given)
-    settings = config.build(NeuralLm, values, "asrtts lm")
-    if not settings.training.keep_best:
-        raise UserError("training.keep_best is 0: the snapshot that is best on dev becomes the model; wanted 1 or more")
+    settings = settings_of(given)
     begin(folder, settings, tokenizer, text)
     parallel.use_threads(settings.training.threads)
     torch.manual_seed(settings.seed)
@@ -75,6 +71,14 @@ def train(
     model.load_state_dict(weights)
     about = {"kind": "lstm", "parameters": sum(p.numel() for p in model.parameters()), "update": update}
     return model.cpu().eval(), {**about, "model": settings.model.model_dump()}
+
+
+def settings_of(given: Sequence[str]) -> NeuralLm:
+    """The settings with `key=value` over their defaults. Raises UserError for a wrong one."""
+    settings = config.build(NeuralLm, config.overridden(NeuralLm().model_dump(), given), "asrtts lm")
+    if not settings.training.keep_best:
+        raise UserError("training.keep_best is 0: the snapshot that is best on dev becomes the model; wanted 1 or more")
+    return settings
 
 
 def begin(folder: Path, settings: NeuralLm, tokenizer: Tokenizer, text: list[list[int]]) -> None:

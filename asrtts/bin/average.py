@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
 import torch
 
-from asrtts.config import ArgumentParser
+from asrtts.config import ArgumentParser, Made
 from asrtts.experiment import Run
 from asrtts.registry import UserError
 from asrtts.training import checkpoint
@@ -22,6 +23,12 @@ def parser() -> ArgumentParser:
     which.add_argument("--best", type=int, metavar="N", help="the N snapshots that validated best")
     args.epilog = "Without --last or --best: all that training.keep_last kept, or training.keep_best if that is 0."
     return args
+
+
+def check(args: argparse.Namespace, made: Made) -> None:
+    """Raises UserError for values that would stop this command when its stage comes."""
+    if args.exp not in made:
+        Run.open(args.exp)
 
 
 def main(argv: list[str]) -> None:

@@ -18,7 +18,7 @@ from rich.progress import track
 from asrtts import __version__, config, storage
 from asrtts.asr.model import AsrModel, Decoding
 from asrtts.bin import _runs, _steps
-from asrtts.config import ArgumentParser
+from asrtts.config import ArgumentParser, Made, whole
 from asrtts.data import augmentation, batching
 from asrtts.data.dataset import UtteranceDataset
 from asrtts.data.utterance import Utterance
@@ -40,10 +40,19 @@ def parser() -> ArgumentParser:
     args.add_argument("--name", help="of the result, beside others of this manifest (default: the manifest's)")
     args.add_argument("--weights", default="model", help="file of weights in the run's folder, without .safetensors")
     args.add_argument("--batch-seconds", type=float, default=60.0, help="padded audio in a batch (default: 60)")
-    args.add_argument("--threads", type=int, default=0, help="default: all cores; 1 to compare RTFs")
+    args.add_argument("--threads", type=whole(0, 1024), default=0, help="default: all cores; 1 to compare RTFs")
     args.add_argument("--restart", action="store_true", help="decode again what is finished, e.g. to time it anew")
     args.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     return args
+
+
+def check(args: argparse.Namespace, made: Made) -> None:
+    """Raises UserError for values that would stop this command when its stage comes."""
+    args = _runs.told_apart(args)
+    _runs.refuse_absent(args, made)
+    config.build(Decoding, config.overridden({}, args.settings), "decode")
+    config.build(batching.Config, {"seconds": args.batch_seconds}, "--batch-seconds")
+    refuse_path(args.name)
 
 
 def main(argv: list[str]) -> None:
@@ -65,8 +74,7 @@ def main(argv: list[str]) -> None:
     refuse_too_short(index, run.experiment.features, model)
     method, lms = model.method(decoding), run.language_models(decoding, device)
     name = "_".join(part for part in (index.path.stem, args.tuned) if part) if args.name is None else args.name
-    if not name or name != Path(name).name:
-        raise UserError(f"--name '{name}': wanted a bare name, e.g. test_lm")
+    refuse_path(name)
 
     named = decoding.lm or decoding.lodr  # also where the chosen weight is 0
     goal = run.folder / "decode" / f"{name}.jsonl"
@@ -103,6 +111,11 @@ def main(argv: list[str]) -> None:
         f"{time.monotonic() - began:.1f} s, RTF {summary['rtf']:.4f}",
         file=sys.stderr,
     )
+
+
+def refuse_path(name: str | None) -> None:
+    if name is not None and (not name or name != Path(name).name):
+        raise UserError(f"--name '{name}': wanted a bare name, e.g. test_lm")
 
 
 def made_from(

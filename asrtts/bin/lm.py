@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from asrtts import storage
-from asrtts.config import ArgumentParser, whole
+from asrtts.config import ArgumentParser, Made, whole
 from asrtts.data import manifest
 from asrtts.lm import arpa, kneser_ney, lm_folder
 from asrtts.lm.perplexity import perplexity
@@ -36,17 +37,30 @@ def parser() -> ArgumentParser:
     return options
 
 
+def check(args: argparse.Namespace, made: Made) -> None:
+    """Raises UserError for values that would stop this command when its stage comes."""
+    refuse_options(args)
+    if args.neural:
+        from asrtts.bin import _lm_training
+
+        _lm_training.settings_of(args.settings)
+    if args.text not in made:
+        refuse_missing(args.text)
+    if args.dev not in made:
+        refuse_missing(args.dev)
+    made.add(args.folder)
+
+
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
     if args.folder.resolve() in (Path.cwd(), *Path.cwd().parents) or (args.folder / "config.yaml").exists():
         raise UserError(f"{args.folder}: is in use by something else; name a new folder, such as exp/lm")
+    refuse_options(args)
     tokenizer = Tokenizer.load(args.tokens)
     held_out = sentences(args.dev)
     if args.neural:
         _train(args, tokenizer, held_out)
         return
-    if args.settings:
-        raise UserError(f"'{args.settings[0]}' is a setting of --neural; an n-gram has --order alone")
     made, make = _ngrams(args, tokenizer)
     made |= {"text": str(args.text), "dev_hash": text_hash(held_out), "tokens_hash": tokenizer.fingerprint()}
     if (before := _finished(args.folder, made)) is not None:
@@ -61,11 +75,27 @@ def main(argv: list[str]) -> None:
     say(verdict(args.dev, about))
 
 
+def refuse_options(args: argparse.Namespace) -> None:
+    """Raises UserError for options that mean nothing together."""
+    if args.neural and (args.text.suffix == ".arpa" or args.order is not None):
+        raise UserError("--neural is trained on a text and has no order; leave out one of the two")
+    if args.settings and not args.neural:
+        raise UserError(f"'{args.settings[0]}' is a setting of --neural; an n-gram has --order alone")
+    if args.text.suffix == ".arpa" and args.order is not None:
+        raise UserError("--order is for an n-gram that is made here; an ARPA file has its own")
+
+
+def refuse_missing(text: Path) -> None:
+    """Raises UserError for a text or manifest that is not there."""
+    if not text.is_file() and text.suffix in (".txt", ".text", ".arpa", ".gz"):
+        raise UserError(f"{text}: no such text")
+    if not text.is_file():
+        manifest.locate(text)
+
+
 def _train(args: Any, tokenizer: Tokenizer, held_out: list[str]) -> None:
     from asrtts.bin import _lm_training
 
-    if args.text.suffix == ".arpa" or args.order is not None:
-        raise UserError("--neural is trained on a text and has no order; leave out one of the two")
     text = sentences(args.text)
     tokens, dev = ([tokenizer.encode(line) for line in lines] for lines in (text, held_out))
     with storage.held(args.folder):
@@ -80,8 +110,6 @@ def _train(args: Any, tokenizer: Tokenizer, held_out: list[str]) -> None:
 def _ngrams(args: Any, tokenizer: Tokenizer) -> tuple[dict[str, Any], Callable[[], Ngrams]]:
     """What lm.json tells of where the model comes from, and what makes it."""
     if args.text.suffix == ".arpa":
-        if args.order is not None:
-            raise UserError("--order is for an n-gram that is made here; an ARPA file has its own")
         ngrams = arpa.read(args.text, tokenizer.pieces)
         digest = hashlib.sha256(args.text.read_bytes()).hexdigest()[:16]
         return {"order": ngrams.order, "text_hash": digest}, lambda: ngrams

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import math
@@ -25,7 +26,7 @@ from rich.table import Table
 
 from asrtts import experiment, storage
 from asrtts.bin.train import training_data
-from asrtts.config import ArgumentParser, whole
+from asrtts.config import ArgumentParser, Made, whole
 from asrtts.data import batching, features
 from asrtts.data.batching import Request
 from asrtts.data.worker import end_with_parent
@@ -80,6 +81,11 @@ def parser() -> ArgumentParser:
         "Nothing is trained or kept. Exit status 2 says that batching.seconds as set does not fit."
     )
     return args
+
+
+def check(args: argparse.Namespace, made: Made) -> None:
+    """Raises UserError for values that would stop this command when its stage comes."""
+    experiment.load(args.conf, _overrides(args.settings))
 
 
 def main(argv: list[str]) -> None:

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from asrtts import registry
 from asrtts.bin import _summary as summary
-from asrtts.config import ArgumentParser, warn, whole
+from asrtts.config import ArgumentParser, Made, warn, whole
 from asrtts.data import diagnosis, manifest, survey
 from asrtts.data.diagnosis import KINDS, Finding, Seen
 from asrtts.data.inspection import Limits
@@ -64,6 +64,16 @@ def parser() -> ArgumentParser:
     add("--force", action="store_true", help="do it again though nothing changed")
     options.epilog = "kinds: " + ", ".join(KINDS)
     return options
+
+
+def check(args: argparse.Namespace, made: Made) -> None:
+    """Raises UserError for values that would stop this command when its stage comes."""
+    _effects(args)
+    _limits(args)
+    registry.find("asrtts.corpora", args.corpus)
+    if args.there and not args.there.is_dir():
+        raise UserError(f"{args.there}: no such folder (named by --corpus)")
+    made.add(args.data)
 
 
 def main(argv: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 from dataclasses import replace
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from asrtts import storage
-from asrtts.config import MOST, ArgumentParser, whole
+from asrtts.config import MOST, ArgumentParser, Made, whole
 from asrtts.data import batching, manifest, sharding
 from asrtts.registry import UserError
 
@@ -31,6 +32,13 @@ def parser() -> ArgumentParser:
         "Train with data.train=FOLDER/manifest and batching.block=N. What is finished is not written again."
     )
     return args
+
+
+def check(args: argparse.Namespace, made: Made) -> None:
+    """Raises UserError for values that would stop this command when its stage comes."""
+    if args.manifest not in made:
+        manifest.locate(args.manifest)
+    made.add(args.folder)
 
 
 def main(argv: list[str]) -> None:

@@ -15,6 +15,7 @@ encoder in its name; the sweep of another head names the same. docs/choosing_set
 
 from __future__ import annotations
 
+import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from asrtts import experiment
 from asrtts.bin import _first_encoder, _series
 from asrtts.bin._series import Job
 from asrtts.comparison import decodings, fairness
-from asrtts.config import ArgumentParser
+from asrtts.config import ArgumentParser, Made
 from asrtts.experiment import HARMLESS_KEYS
 from asrtts.registry import UserError
 from asrtts.training import parallel
@@ -43,22 +44,35 @@ def parser() -> ArgumentParser:
     return args
 
 
+def check(args: argparse.Namespace, made: Made) -> None:
+    """Raises UserError for values that would stop this command when its stage comes."""
+    decodings.refuse_absent(args.test, made)
+    jobs_of(args, Path(args.test))
+    made.add(args.exp.parent)
+
+
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    swept, fixed = divided(args.settings)
-    manifest = decodings.located(args.test)
+    jobs, swept = jobs_of(args, decodings.located(args.test))
     device = parallel.pick_device(args.device)
-    jobs = []
-    for point in points(swept):
-        job = Job(args.conf, (*fixed, *point), _series.beside(args.exp, point[:1]), manifest)
-        jobs.append(_first_encoder.begun(job, args.encoder, point))
-    refuse_alike(jobs, swept)
-    refuse_new_heads(args.conf, fixed, swept)
-    _first_encoder.check(jobs)
     _series.check(jobs, device)
     _series.run(jobs, args.device)
     exps, allow = [str(job.exp) for job in jobs], allowed(swept, bool(args.encoder))
     print("compare them: " + shlex.join(["asrtts", "compare", *exps, "--test", args.test, *allow]))
+
+
+def jobs_of(args: argparse.Namespace, manifest: Path) -> tuple[list[Job], dict[str, list[str]]]:
+    """The runs, and what is swept. Raises UserError for settings that cannot be."""
+    swept, fixed = divided(args.settings)
+    jobs = []
+    for point in points(swept):
+        job = Job(args.conf, (*fixed, *point), _series.beside(args.exp, point[:1]), manifest)
+        experiment.load(job.conf, job.overrides)
+        jobs.append(_first_encoder.begun(job, args.encoder, point))
+    refuse_alike(jobs, swept)
+    refuse_new_heads(args.conf, fixed, swept)
+    _first_encoder.check(jobs)
+    return jobs, swept
 
 
 def divided(settings: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:

@@ -14,12 +14,12 @@ import torch
 from rapidfuzz.distance import Levenshtein
 
 from asrtts import experiment, storage
-from asrtts.asr.foreign_weights import start_from
+from asrtts.asr.foreign_weights import refuse_source, start_from
 from asrtts.asr.model import AsrModel
 from asrtts.bin import _learnable
 from asrtts.comparison import decodings
-from asrtts.config import ArgumentParser, warn
-from asrtts.data import audio, augmentation, batching, features
+from asrtts.config import ArgumentParser, Made, warn
+from asrtts.data import audio, augmentation, batching, features, manifest
 from asrtts.data.dataset import UtteranceDataset, batches, start_early
 from asrtts.experiment import Experiment, Run
 from asrtts.registry import UserError
@@ -57,6 +57,17 @@ class _SettingsPage(argparse.Action):
 
         print(_settings_page.page(), end="")
         parser.exit()
+
+
+def check(args: argparse.Namespace, made: Made) -> None:
+    """Raises UserError for values that would stop this command when its stage comes."""
+    settings = experiment.load(args.conf, args.settings)
+    for path in (settings.data.train, settings.data.dev):
+        if path not in made:
+            manifest.locate(path)
+    if args.init and args.init.partition(":")[2] not in made:
+        refuse_source(args.init)
+    made.add(args.exp)
 
 
 def main(argv: list[str]) -> None:
