@@ -11,13 +11,14 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar, get_args
+from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
 from asrtts.registry import UserError, find, names, suggestion
 
+DEEPEST = 20  # keys within each other
 MOST = 1_000_000_000  # of whatever a setting counts
 Count = Annotated[int, Field(ge=1, le=MOST)]
 CountOrNone = Annotated[int, Field(ge=0, le=MOST)]
@@ -31,11 +32,30 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _no_truth_for_a_number(cls, values: Any) -> Any:
-        """Python takes true for 1, so that `workers: yes` would be one worker."""
-        for key, field in cls.model_fields.items():
-            if isinstance(values, dict) and isinstance(values.get(key), bool) and field.annotation in (int, float):
-                raise _Mistake((key,), f"holds {_shown(values[key])}; wanted a number")
+        """Python takes true for 1, so that `workers: true` would be one worker."""
+        for key, field in cls.model_fields.items() if isinstance(values, dict) else ():
+            kinds = _leaves(field.annotation)
+            path = _path_of_truth(values.get(key)) if {int, float} & kinds and not {bool, Any} & kinds else None
+            if path is not None:
+                raise _Mistake((key, *path), f"holds {_shown(_at(values[key], path))}; wanted a number")
         return values
+
+
+def _leaves(annotation: Any) -> set[Any]:
+    """The types that an annotation is made of: list[float] | None -> list, float, NoneType."""
+    return {get_origin(annotation) or annotation}.union(*map(_leaves, get_args(annotation)))
+
+
+def _path_of_truth(value: Any) -> tuple[Any, ...] | None:
+    """Where true or false stands in a value, lists and mappings included."""
+    if isinstance(value, bool):
+        return ()
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    return next(((key, *path) for key, part in parts if (path := _path_of_truth(part)) is not None), None)
+
+
+def _at(value: Any, path: tuple[Any, ...]) -> Any:
+    return _at(value[path[0]], path[1:]) if path else value
 
 
 Kind = TypeVar("Kind", bound=Settings)
@@ -70,6 +90,8 @@ def weighted_by_name(package: str) -> Any:
                 settings = {"weight": settings}
             if not isinstance(settings, (dict, Settings, type(None))):
                 raise _Mistake((name,), f"holds {_shown(settings)}; wanted its weight or its settings")
+            if isinstance(settings, dict):
+                settings = _named_by_key(settings, name, config)
             built[name] = settings if isinstance(settings, Settings) else _within(config, settings or {}, (name,))
             if not 0 < built[name].weight < math.inf:
                 wanted = "wanted a number above 0; a head that is not to be trained is left out"
@@ -77,6 +99,13 @@ def weighted_by_name(package: str) -> Any:
         return built
 
     return Annotated[dict[str, SerializeAsAny[Settings]], BeforeValidator(build)]
+
+
+def _named_by_key(settings: dict[str, Any], name: str, config: type[Settings]) -> dict[str, Any]:
+    """Settings without a `name` that only repeats their key, as files of earlier versions have it."""
+    if settings.get("name", name) != name:
+        raise _Mistake((name, "name"), f"holds {_shown(settings['name'])}; its key is its name: {name}")
+    return {key: value for key, value in settings.items() if key != "name" or key in config.model_fields}
 
 
 def load(path: Path, kind: type[Kind], settings: Sequence[str] = ()) -> Kind:
@@ -101,8 +130,8 @@ def put_overrides(values: dict[str, Any], settings: Sequence[str]) -> None:
     """Put `key.sub=value` strings into a mapping. Raises UserError for one that is no setting."""
     for setting in settings:
         key, equals, text = setting.partition("=")
-        if not equals or not all(key.split(".")):
-            raise UserError(f"'{setting}' is no setting: write key=value or key.sub=value")
+        if not equals or not all(key.split(".")) or key.count(".") >= DEEPEST:
+            raise UserError(f"'{setting:.200}' is no setting: write key=value or key.sub=value")
         _put(values, key.split("."), _parse(text, setting), setting)
 
 
@@ -124,16 +153,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        values = _yaml(path.read_text(encoding="utf-8"))
+        with open(path, "rb") as file:
+            values = _yaml(file.read(MOST_BYTES + 1).decode("utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"there is no {path}{_nearest(path)}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # no UTF-8; a zero byte in the name
         raise UserError(f"{path}: cannot be read ({error})") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise UserError(f"{path}:{line}: not valid YAML ({error.problem})") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split()):.300})") from None
     if values is None:
         values = {}
     if not isinstance(values, dict):
@@ -313,22 +343,57 @@ def _fields(kind: Any, path: Sequence[Any]) -> list[str]:
     return list(kind.model_fields)
 
 
-def _yaml(text: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)
-    except RecursionError:
-        raise yaml.YAMLError("nested too deeply") from None
+# YAML -------------------------------------------------------------------------------------------------------------
+# PyYAML reads YAML 1.1, in which 010 is 8, 1:30 is 90, no is false and 1e-3 is text. Here null, true, false and decimal
+# numbers are as in YAML 1.2, all other words are text, and the type of the setting says what a text means: of a
+# number, 010 is 10 and 1:30 is refused; of a switch, no is false; of a name, each of them is that name.
 
+MOST_BYTES = 100_000  # of a file of settings or a value: PyYAML takes about a second for so many
+MOST_VALUES = 10_000  # with the aliases written out
+MOST_DIGITS = 40
 
-def _parse(text: str, override: str) -> Any:
-    try:
-        return _yaml(text)
-    except yaml.YAMLError:
-        raise UserError(f"'{override}': the value is not valid YAML") from None
+_TAG = "tag:yaml.org,2002:"
+_RESOLVED = (
+    ("null", re.compile(r"(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
+    ("bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
+    ("int", re.compile(r"[-+]?(?:0|[1-9][0-9]*|0x[0-9a-fA-F]+|0o[0-7]+)$"), list("-+0123456789")),
+    (
+        "float",
+        re.compile(
+            r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+        ),
+        list("-+.0123456789"),
+    ),
+    ("merge", re.compile(r"<<$"), ["<"]),
+)
+_TAGS = {_TAG + name for name in ("null", "bool", "int", "float", "str", "seq", "map")}
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key stands once, and 1e-3 is a number (YAML 1.1 wants 1.0e-3 and reads text else)."""
+    """What a person means: see above; a key stands once, is text, and nothing is larger than settings can be."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.depth > DEEPEST:
+            raise yaml.composer.ComposerError(None, None, "nested too deeply", self.peek_event().start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def get_single_node(self) -> yaml.Node | None:
+        root = super().get_single_node()
+        if root and _size(root, {}) > MOST_VALUES:
+            raise yaml.constructor.ConstructorError(None, None, f"more than {MOST_VALUES} values", root.start_mark)
+        return root
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                key.tag = _TAG + "str"
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys: list[Any] = []
@@ -339,21 +404,68 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """The exceptions of Python's own constructors, such as that of a date in a 13th month, are YAML's here."""
+        """The exceptions of Python's own constructors, such as that of !!int x, are YAML's here."""
+        if node.tag not in _TAGS:
+            found = f"could not determine a constructor for the tag {node.tag!r:.60}"
+            raise yaml.constructor.ConstructorError(None, None, found, node.start_mark)
         try:
+            if isinstance(node, yaml.ScalarNode):
+                node.value.encode()  # "\\ud800" is no letter and could not be written again
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError):
             found = f"{_shown(node.value)} is no {node.tag.rpartition(':')[2]}"
             raise yaml.constructor.ConstructorError(None, None, found, node.start_mark) from None
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        text = self.construct_scalar(node)
+        if len(text) > MOST_DIGITS:
+            raise yaml.constructor.ConstructorError(None, None, f"a number of {len(text)} digits", node.start_mark)
+        base = {"0x": 16, "0o": 8}.get(text.lstrip("-+")[:2], 10)
+        return int(text, base)
+
+
+_Loader.add_constructor(_TAG + "int", _Loader.construct_yaml_int)
+
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes the text that _Loader would read as a number."""
+    """Quotes every text that _Loader or another reader of YAML would take for something else."""
 
 
-_NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
-for _side in (_Loader, _Dumper):
-    _side.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
+for _name, _pattern, _first in _RESOLVED:
+    for _side in (_Loader, _Dumper):
+        _side.add_implicit_resolver(_TAG + _name, _pattern, _first)
+
+
+def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """The number of values in a node, with aliases written out; `sizes` holds that of the nodes seen before."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in sizes:
+        sizes[id(node)] = MOST_VALUES + 1  # until it is known: so large is one that holds itself
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        sizes[id(node)] = 1 + sum(_size(part, sizes) for part in parts)
+    return sizes[id(node)]
+
+
+def _yaml(text: str) -> Any:
+    if len(text) > MOST_BYTES:
+        raise yaml.YAMLError(f"more than {MOST_BYTES} bytes")
+    return yaml.load(text, _Loader)
+
+
+_INDICATOR = re.compile(r"\s*[&!*%@`|>]|([^'\"]*\s)?#", re.DOTALL)  # what YAML takes for its own, or for a comment
+
+
+def _parse(text: str, override: str) -> Any:
+    if _INDICATOR.match(text):
+        key = override.partition("=")[0]
+        raise UserError(f"{_shown(override)}: YAML would not read all of it as the value; write \"{key}='...'\"")
+    try:
+        return _yaml(text)
+    except yaml.reader.ReaderError:
+        raise UserError(f"{_shown(override)}: the value holds bytes that are no text in UTF-8") from None
+    except yaml.YAMLError:
+        raise UserError(f"'{override:.200}': the value is not valid YAML") from None
 
 
 def _put(values: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
