@@ -6,6 +6,7 @@ values. Nothing is read or written that an earlier command of the same recipe ma
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -54,8 +56,9 @@ def main(argv: list[str]) -> None:
         if with_torch:
             raise
         # Some library wants more of torch than the stand-in has: slower, but right.
-        again = [sys.executable, "-m", "asrtts", "--check-commands", recipe, REAL_TORCH, *given]
-        sys.exit(subprocess.run(again, input=stream, check=False).returncode)
+        again = [sys.executable, "-P", "-m", "asrtts", "--check-commands", recipe, REAL_TORCH, *given]
+        path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+        sys.exit(subprocess.run(again, input=stream, env={**os.environ, "PYTHONPATH": path}, check=False).returncode)
 
 
 def parse(stream: bytes) -> Iterator[Command]:
