@@ -17,7 +17,7 @@ from asrtts.registry import UserError, find, names
 from asrtts.storage import REFUSED
 
 # The order in which a recipe uses them; a verb that is not named here stands at the end.
-ORDER = """download prepare shard tokenize align plan train average lm tune decode synthesize score compare
+ORDER = """recipes download prepare shard tokenize align plan train average lm tune decode synthesize score compare
     sweep crossvalidate distill quantize export bench"""
 
 
@@ -142,7 +142,8 @@ def usage() -> str:
     lines = [f"  {verb:<{width}} {_first_line(verb)}" for verb in verbs]
     return "\n".join(
         ["asrtts VERB ...   speech recognition recipes, from a corpus to a scored model", "", *lines, ""]
-        + ["`asrtts VERB --help` says what a verb takes. Recipes are in egs/<corpus>/<task>: ./run.sh --help"]
+        + ["`asrtts VERB --help` says what a verb takes. A recipe is egs/<corpus>/<task>/run.sh in a checkout or in"]
+        + ["the copy that `asrtts recipes DIR` makes; ./run.sh --help says what it takes."]
     )
 
 

@@ -25,7 +25,7 @@ FLOORS = {
     3: ["corpora", "alignment", "comparison", "experiment"],
     2: ["asr", "lm", "tts", "data", "training", "ondevice"],
     1: ["nn", "losses", "search", "text", "metrics"],
-    0: ["config", "registry", "storage", "numba_helpers"],
+    0: ["config", "registry", "storage", "numba_helpers", "recipe_files"],
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 # the only neighbours that know each other
@@ -46,7 +46,7 @@ DOORS = {
     "bin": ["main", "parser"],
 }
 
-TORCH_FREE = ["corpora", "text", "metrics", "cli", "config", "registry", "storage"]
+TORCH_FREE = ["corpora", "text", "metrics", "cli", "config", "registry", "storage", "recipe_files"]
 
 
 def sources() -> list[Path]:

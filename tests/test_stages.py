@@ -174,7 +174,9 @@ def test_the_log_keeps_the_last_state_of_a_progress_bar_and_no_colours(run):
 def test_the_checkout_s_own_environment_is_used_where_asrtts_is_not_on_the_path(run):
     bare = "/usr/bin:/bin"
     done = run(PATH=bare)
-    assert done.returncode == 2 and "asrtts is not installed: type 'make demo' in" in done.stderr
+    assert done.returncode == 2 and "asrtts is not on the PATH: activate its environment\n" in done.stderr
+    (run.top / "Makefile").touch()
+    assert f"its environment, or type 'make demo' in {run.top}\n" in run(PATH=bare).stderr
     _program(run.top / ".venv" / "bin" / "asrtts", "echo from the environment: $*")
     recipe = run.folder / "run.sh"
     recipe.write_text(RECIPE.replace("echo prepare", "asrtts prepare"))

@@ -116,7 +116,7 @@ _find_asrtts() { # recipes run from a fresh clone after `make demo`, with no env
   local top
   top=$(cd "${BASH_SOURCE[0]%/*}/.." && pwd) && _activate=
   command -v asrtts >/dev/null && return
-  [[ -x $top/.venv/bin/asrtts ]] || _refuse "asrtts is not installed: type 'make demo' in $top, or activate its environment"
+  [[ -x $top/.venv/bin/asrtts ]] || _refuse "asrtts is not on the PATH: activate its environment$([[ ! -f $top/Makefile ]] || echo ", or type 'make demo' in $top")"
   PATH=$top/.venv/bin:$PATH && _activate="; . $top/.venv/bin/activate"
 }
 
