@@ -246,6 +246,14 @@ def whole(least: int, most: int) -> Callable[[str], int]:
     return read
 
 
+def utf8_path(text: str) -> Path:
+    """The type of an option that names a folder of weights: safetensors opens no file whose name is not UTF-8."""
+    try:
+        return Path(os.fsencode(text).decode())
+    except UnicodeDecodeError:
+        raise argparse.ArgumentTypeError(f"found {_shown(text)}, which is not UTF-8; name another folder") from None
+
+
 class _Mistake(ValueError):
     """What is wrong with the value under a key; pydantic carries it up and adds the keys above."""
 

@@ -457,3 +457,10 @@ def test_settings_may_follow_an_option(words):
 def test_a_mistake_on_the_command_line_is_one_line(words, said):
     line = refusal(lambda: parser().parse_args(words))
     assert line.startswith("asrtts train: ") and said in line and line.endswith("See asrtts train --help")
+
+
+def test_a_folder_of_weights_has_a_name_that_safetensors_can_open():
+    args = ArgumentParser("train", "Train.")
+    args.add_argument("exp", type=config.utf8_path)
+    assert args.parse_args(["exp/中"]).exp == Path("exp/中")
+    assert "which is not UTF-8; name another folder" in refusal(lambda: args.parse_args(["exp/\udcff"]))

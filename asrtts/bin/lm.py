@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from asrtts import storage
-from asrtts.config import ArgumentParser, Made, whole
+from asrtts.config import ArgumentParser, Made, utf8_path, whole
 from asrtts.data import manifest
 from asrtts.lm import arpa, kneser_ney, lm_folder
 from asrtts.lm.perplexity import perplexity
@@ -25,7 +25,7 @@ def parser() -> ArgumentParser:
     options = ArgumentParser("lm", __doc__)
     text = "a manifest, e.g. data/train; a .txt file with one sentence a line; or a .arpa file of these tokens"
     options.add_argument("text", type=Path, help=text)
-    options.add_argument("folder", type=Path, help="where the model goes, e.g. exp/lm")
+    options.add_argument("folder", type=utf8_path, help="where the model goes, e.g. exp/lm")
     overrides = "with --neural, e.g. model.dim=512 training.updates=5000"
     options.add_argument("settings", nargs="*", default=[], metavar="key=value", help=overrides)
     options.add_argument("--neural", action="store_true", help="train an LSTM instead of an n-gram")

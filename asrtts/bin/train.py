@@ -18,7 +18,7 @@ from asrtts.asr.foreign_weights import refuse_source, start_from
 from asrtts.asr.model import AsrModel
 from asrtts.bin import _learnable
 from asrtts.comparison import decodings
-from asrtts.config import ArgumentParser, Made, warn
+from asrtts.config import ArgumentParser, Made, utf8_path, warn
 from asrtts.data import audio, augmentation, batching, features, manifest
 from asrtts.data.dataset import UtteranceDataset, batches, start_early
 from asrtts.experiment import Experiment, Run
@@ -36,7 +36,7 @@ AND = " and then "  # between the computers that a run was trained on
 def parser() -> ArgumentParser:
     args = ArgumentParser("train", __doc__)
     args.add_argument("conf", help="settings, e.g. conf/ctc.yaml")
-    args.add_argument("exp", type=Path, help="folder of the run, e.g. exp/ctc")
+    args.add_argument("exp", type=utf8_path, help="folder of the run, e.g. exp/ctc")
     overrides = "overrides, e.g. training.updates=2000 seed=2"
     args.add_argument("settings", nargs="*", default=[], metavar="key=value", help=overrides)
     args.add_argument("--restart", action="store_true", help="throw away what the folder holds and start anew")
