@@ -6,7 +6,6 @@ import argparse
 import math
 import os
 import re
-import reprlib
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,9 +15,10 @@ from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
+from asrtts import yaml_text
 from asrtts.registry import UserError, find, names, suggestion
+from asrtts.yaml_text import DEEPEST, Dumper, shown
 
-DEEPEST = 20  # keys within each other
 MOST = 1_000_000_000  # of whatever a setting counts
 Count = Annotated[int, Field(ge=1, le=MOST)]
 CountOrNone = Annotated[int, Field(ge=0, le=MOST)]
@@ -37,7 +37,7 @@ class Settings(BaseModel):
             kinds = _leaves(field.annotation)
             path = _path_of_truth(values.get(key)) if {int, float} & kinds and not {bool, Any} & kinds else None
             if path is not None:
-                raise _Mistake((key, *path), f"holds {_shown(_at(values[key], path))}; wanted a number")
+                raise _Mistake((key, *path), f"holds {shown(_at(values[key], path))}; wanted a number")
         return values
 
 
@@ -82,14 +82,14 @@ def weighted_by_name(package: str) -> Any:
     def build(value: Any) -> Any:
         if not isinstance(value, dict) or not value:
             wanted = f"wanted at least one `name: weight`{suggestion(str(value), names(package))}"
-            raise _Mistake((), f"holds {_shown(value)}; {wanted}")
+            raise _Mistake((), f"holds {shown(value)}; {wanted}")
         built = {}
         for name, settings in value.items():
             config = _config(package, name, ())
             if isinstance(settings, (int, float)) and not isinstance(settings, bool):
                 settings = {"weight": settings}
             if not isinstance(settings, (dict, Settings, type(None))):
-                raise _Mistake((name,), f"holds {_shown(settings)}; wanted its weight or its settings")
+                raise _Mistake((name,), f"holds {shown(settings)}; wanted its weight or its settings")
             if isinstance(settings, dict):
                 settings = _named_by_key(settings, name, config)
             built[name] = settings if isinstance(settings, Settings) else _within(config, settings or {}, (name,))
@@ -104,7 +104,7 @@ def weighted_by_name(package: str) -> Any:
 def _named_by_key(settings: dict[str, Any], name: str, config: type[Settings]) -> dict[str, Any]:
     """Settings without a `name` that only repeats their key, as files of earlier versions have it."""
     if settings.get("name", name) != name:
-        raise _Mistake((name, "name"), f"holds {_shown(settings['name'])}; its key is its name: {name}")
+        raise _Mistake((name, "name"), f"holds {shown(settings['name'])}; its key is its name: {name}")
     return {key: value for key, value in settings.items() if key != "name" or key in config.model_fields}
 
 
@@ -154,7 +154,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
-            values = _yaml(file.read(MOST_BYTES + 1).decode("utf-8-sig"))
+            values = yaml_text.read(file.read(yaml_text.MOST_BYTES + 1).decode("utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"there is no {path}{_nearest(path)}") from None
     except (OSError, ValueError) as error:  # no UTF-8; a zero byte in the name
@@ -167,7 +167,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     if values is None:
         values = {}
     if not isinstance(values, dict):
-        raise UserError(f"{path}: wanted `key: value` lines, found {_shown(values)}")
+        raise UserError(f"{path}: wanted `key: value` lines, found {shown(values)}")
     return values
 
 
@@ -190,7 +190,7 @@ def build(kind: type[Kind], values: dict[str, Any], where: str) -> Kind:
 def dump(settings: Settings, path: Path) -> None:
     """Write every value, defaults included, so that the file alone gives the run again."""
     Path(path).write_text(
-        yaml.dump(settings.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True),
+        yaml.dump(settings.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True),
         encoding="utf-8",
     )
 
@@ -241,7 +241,7 @@ def whole(least: int, most: int) -> Callable[[str], int]:
         with suppress(ValueError):
             if least <= (number := int(text)) <= most:
                 return number
-        raise argparse.ArgumentTypeError(f"found {_shown(text)}, wanted a whole number from {least} to {most}")
+        raise argparse.ArgumentTypeError(f"found {shown(text)}, wanted a whole number from {least} to {most}")
 
     return read
 
@@ -251,7 +251,7 @@ def utf8_path(text: str) -> Path:
     try:
         return Path(os.fsencode(text).decode())
     except UnicodeDecodeError:
-        raise argparse.ArgumentTypeError(f"found {_shown(text)}, which is not UTF-8; name another folder") from None
+        raise argparse.ArgumentTypeError(f"found {shown(text)}, which is not UTF-8; name another folder") from None
 
 
 class _Mistake(ValueError):
@@ -325,19 +325,8 @@ def _clause(first: Any, inner: Any, path: tuple[Any, ...], kind: type[Settings])
         return f"{key}: there is no '{value}'{suggestion(value, choices)}"
     wanted = WANTED.get(first["type"].split("_")[0])
     if wanted and first["type"].endswith(("_type", "_parsing", "_from_float")):
-        return f"{key} holds {_shown(value)}; wanted {wanted}"
-    return f"{key} holds {_shown(value)}; it {message[6:] if message.startswith('Input ') else 'is wrong: ' + message}"
-
-
-_REPR = reprlib.Repr()  # which ends in a value that is deeply nested, or that a few anchors of YAML make huge
-_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 200
-
-
-def _shown(value: Any) -> str:
-    """A value as YAML has it, on one line of bearable length."""
-    text = {None: "nothing", True: "true", False: "false"}.get(value) if isinstance(value, (bool, type(None))) else None
-    text = text or _REPR.repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+        return f"{key} holds {shown(value)}; wanted {wanted}"
+    return f"{key} holds {shown(value)}; it {message[6:] if message.startswith('Input ') else 'is wrong: ' + message}"
 
 
 def _fields(kind: Any, path: Sequence[Any]) -> list[str]:
@@ -351,127 +340,17 @@ def _fields(kind: Any, path: Sequence[Any]) -> list[str]:
     return list(kind.model_fields)
 
 
-# YAML -------------------------------------------------------------------------------------------------------------
-# PyYAML reads YAML 1.1, in which 010 is 8, 1:30 is 90, no is false and 1e-3 is text. Here null, true, false and decimal
-# numbers are as in YAML 1.2, all other words are text, and the type of the setting says what a text means: of a
-# number, 010 is 10 and 1:30 is refused; of a switch, no is false; of a name, each of them is that name.
-
-MOST_BYTES = 100_000  # of a file of settings or a value: PyYAML takes about a second for so many
-MOST_VALUES = 10_000  # with the aliases written out
-MOST_DIGITS = 40
-
-_TAG = "tag:yaml.org,2002:"
-_RESOLVED = (
-    ("null", re.compile(r"(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
-    ("bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
-    ("int", re.compile(r"[-+]?(?:0|[1-9][0-9]*|0x[0-9a-fA-F]+|0o[0-7]+)$"), list("-+0123456789")),
-    (
-        "float",
-        re.compile(
-            r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
-        ),
-        list("-+.0123456789"),
-    ),
-    ("merge", re.compile(r"<<$"), ["<"]),
-)
-_TAGS = {_TAG + name for name in ("null", "bool", "int", "float", "str", "seq", "map")}
-
-
-class _Loader(yaml.SafeLoader):
-    """What a person means: see above; a key stands once, is text, and nothing is larger than settings can be."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}
-    depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.depth > DEEPEST:
-            raise yaml.composer.ComposerError(None, None, "nested too deeply", self.peek_event().start_mark)
-        self.depth += 1
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-    def get_single_node(self) -> yaml.Node | None:
-        root = super().get_single_node()
-        if root and _size(root, {}) > MOST_VALUES:
-            raise yaml.constructor.ConstructorError(None, None, f"more than {MOST_VALUES} values", root.start_mark)
-        return root
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        super().flatten_mapping(node)
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                key.tag = _TAG + "str"
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys: list[Any] = []
-        for key, _ in node.value:
-            if key.value in keys:
-                raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' stands twice", key.start_mark)
-            keys.append(key.value)
-        return super().construct_mapping(node, deep)
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """The exceptions of Python's own constructors, such as that of !!int x, are YAML's here."""
-        if node.tag not in _TAGS:
-            found = f"could not determine a constructor for the tag {node.tag!r:.60}"
-            raise yaml.constructor.ConstructorError(None, None, found, node.start_mark)
-        try:
-            if isinstance(node, yaml.ScalarNode):
-                node.value.encode()  # "\\ud800" is no letter and could not be written again
-            return super().construct_object(node, deep)
-        except (ValueError, LookupError, AttributeError):
-            found = f"{_shown(node.value)} is no {node.tag.rpartition(':')[2]}"
-            raise yaml.constructor.ConstructorError(None, None, found, node.start_mark) from None
-
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        text = self.construct_scalar(node)
-        if len(text) > MOST_DIGITS:
-            raise yaml.constructor.ConstructorError(None, None, f"a number of {len(text)} digits", node.start_mark)
-        base = {"0x": 16, "0o": 8}.get(text.lstrip("-+")[:2], 10)
-        return int(text, base)
-
-
-_Loader.add_constructor(_TAG + "int", _Loader.construct_yaml_int)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes every text that _Loader or another reader of YAML would take for something else."""
-
-
-for _name, _pattern, _first in _RESOLVED:
-    for _side in (_Loader, _Dumper):
-        _side.add_implicit_resolver(_TAG + _name, _pattern, _first)
-
-
-def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """The number of values in a node, with aliases written out; `sizes` holds that of the nodes seen before."""
-    if isinstance(node, yaml.ScalarNode):
-        return 1
-    if id(node) not in sizes:
-        sizes[id(node)] = MOST_VALUES + 1  # until it is known: so large is one that holds itself
-        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
-        sizes[id(node)] = 1 + sum(_size(part, sizes) for part in parts)
-    return sizes[id(node)]
-
-
-def _yaml(text: str) -> Any:
-    if len(text) > MOST_BYTES:
-        raise yaml.YAMLError(f"more than {MOST_BYTES} bytes")
-    return yaml.load(text, _Loader)
-
-
 _INDICATOR = re.compile(r"\s*[&!*%@`|>]|([^'\"]*\s)?#", re.DOTALL)  # what YAML takes for its own, or for a comment
 
 
 def _parse(text: str, override: str) -> Any:
     if _INDICATOR.match(text):
         key = override.partition("=")[0]
-        raise UserError(f"{_shown(override)}: YAML would not read all of it as the value; write \"{key}='...'\"")
+        raise UserError(f"{shown(override)}: YAML would not read all of it as the value; write \"{key}='...'\"")
     try:
-        return _yaml(text)
+        return yaml_text.read(text)
     except yaml.reader.ReaderError:
-        raise UserError(f"{_shown(override)}: the value holds bytes that are no text in UTF-8") from None
+        raise UserError(f"{shown(override)}: the value holds bytes that are no text in UTF-8") from None
     except yaml.YAMLError:
         raise UserError(f"'{override:.200}': the value is not valid YAML") from None
 
@@ -484,7 +363,7 @@ def _put(values: dict[str, Any], keys: list[str], value: Any, override: str) -> 
         if isinstance(below, str):
             below = values[key] = {"name": below}
         if not isinstance(below, dict):
-            raise UserError(f"'{override}': {key} holds {_shown(below)}, which has no key {keys[-1]}")
+            raise UserError(f"'{override}': {key} holds {shown(below)}, which has no key {keys[-1]}")
         values = below
     values[keys[-1]] = value
 

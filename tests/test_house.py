@@ -25,7 +25,7 @@ FLOORS = {
     3: ["corpora", "alignment", "comparison", "experiment"],
     2: ["asr", "lm", "tts", "data", "training", "ondevice"],
     1: ["nn", "losses", "search", "text", "metrics"],
-    0: ["config", "registry", "storage", "numba_helpers", "recipe_files"],
+    0: ["config", "registry", "storage", "numba_helpers", "recipe_files", "yaml_text"],
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 # the only neighbours that know each other
@@ -34,6 +34,7 @@ BESIDE = {
     ("cli", "commands"),
     ("comparison", "experiment"),
     ("config", "registry"),
+    ("config", "yaml_text"),
     ("storage", "registry"),
 }
 
@@ -46,7 +47,7 @@ DOORS = {
     "bin": ["main", "parser"],
 }
 
-TORCH_FREE = ["corpora", "text", "metrics", "cli", "config", "registry", "storage", "recipe_files"]
+TORCH_FREE = ["corpora", "text", "metrics", "cli", "config", "registry", "storage", "recipe_files", "yaml_text"]
 
 
 def sources() -> list[Path]:
