@@ -41,16 +41,16 @@ def main(argv: list[str]) -> None:
     Args:
         argv: the recipe, then the options that were given to it.
     """
-    recipe, *given = argv
+    recipe, *given = argv or ["the recipe"]
     with_torch = given[:1] == [REAL_TORCH]
     stream = sys.stdin.buffer.read()
     if not with_torch and "torch" not in sys.modules:
         sys.meta_path.insert(0, _NoTorch())
     try:
-        check(list(parse(stream)))
+        check(list(parse(stream)), given[with_torch:])
     except UserError as error:
         message = " ".join(str(error).splitlines())
-        print(f"{recipe}: {_option(message, given[with_torch:])}{message}", file=sys.stderr)
+        print(f"{recipe}: {message}", file=sys.stderr)
         sys.exit(2)
     except Exception:
         if with_torch:
@@ -63,14 +63,19 @@ def main(argv: list[str]) -> None:
 
 def parse(stream: bytes) -> Iterator[Command]:
     """The commands as stages.sh writes them: stage, title, number of words and the words, each ended by a zero byte."""
-    fields = iter(stream.decode(errors="surrogateescape").split("\0")[:-1])
-    for stage in fields:
-        title, count = next(fields), int(next(fields))
-        yield Command(stage, title, [next(fields) for _ in range(count)])
+    fields = stream.decode(errors="surrogateescape").split("\0")[:-1]
+    while fields:
+        stage, title, count, *fields = fields
+        yield Command(stage, title, fields[: int(count)])
+        fields = fields[int(count) :]
 
 
-def check(commands: Sequence[Command]) -> None:
-    """Raises UserError for the first command that cannot work, whatever the earlier ones make."""
+def check(commands: Sequence[Command], given: Sequence[str] = ()) -> None:
+    """Raises UserError for the first command that cannot work, whatever the earlier ones make.
+
+    Args:
+        given: the recipe's options and their values, of which the error names that which it is about.
+    """
     made = Made()
     for command in commands:
         if command.words[:1] != ["asrtts"]:
@@ -78,7 +83,8 @@ def check(commands: Sequence[Command]) -> None:
         try:
             _check_verb(command.words[1:], made)
         except UserError as error:
-            raise UserError(f"{error} (stage {command.stage}, {command.title})") from None
+            option = _option(str(error), command.words, given)
+            raise UserError(f"{option}{error} (stage {command.stage}, {command.title})") from None
 
 
 def _check_verb(words: Sequence[str], made: Made) -> None:
@@ -89,10 +95,11 @@ def _check_verb(words: Sequence[str], made: Made) -> None:
             verb.check(args, made)
 
 
-def _option(message: str, given: Sequence[str]) -> str:
-    """The option of the recipe whose value the message shows: "--head trnsducer: "."""
-    options = [(option, value) for option, value in zip(given[::2], given[1::2], strict=True) if value]
-    shown = [one for one in options if re.search(rf"(?<![\w.-]){re.escape(one[1])}(?![\w-])", message)]
+def _option(message: str, words: Sequence[str], given: Sequence[str]) -> str:
+    """The option of the recipe whose value is in the command and in the message: "--head trnsducer: "."""
+    options = [(option, value) for option, value in zip(given[::2], given[1::2], strict=False) if value]
+    patterns = [(one, re.compile(rf"(?<![\w.-]){re.escape(one[1])}(?![\w-])")) for one in options]
+    shown = [one for one, found in patterns if found.search(message) and any(map(found.search, words))]
     longest = max(shown, key=lambda one: len(one[1]), default=None)
     return f"{longest[0]} {longest[1]}: " if longest else ""
 

@@ -75,6 +75,15 @@ def test_an_unknown_verb_or_option_is_one_line():
         assert done.returncode == 2 * bool(said)
 
 
+def test_the_option_that_is_named_is_the_one_that_is_wrong():
+    lines = ["asrtts", "download", "an4", "x", "--corpus", "/no"], ["asrtts", "train", "conf/ct.yaml", "exp", "seed=1"]
+    options = ("--seed", "1", "--corpus", "/no", "--head", "ct")
+    assert checked(lines[0], options=options).stderr.startswith(b"./run.sh: --corpus /no: /no: no such folder")
+    assert checked(lines[1], options=options).stderr.startswith(b"./run.sh: --head ct: there is no conf/ct.yaml")
+    done = checked(["asrtts", "tokenize", "no/train", "x"], options=("--seed", "1"))  # "(stage 1)" in the message
+    assert done.stderr.startswith(b"./run.sh: no/train.jsonl: no such manifest")
+
+
 def check(*lines: str) -> str:
     try:
         commands.check([commands.Command("3", "A title", line.split()) for line in lines])
