@@ -112,7 +112,7 @@ def check(*lines: str) -> str:
         ("shard data/train shards", "data/train.jsonl: no such manifest"),
         ("average exp/none", "exp/none: no trained model here"),
         ("decode exp/none data/test", "exp/none: no trained model here"),
-        ("decode exp/none data/test --threads 5000", "--threads: found '5000'"),
+        ("decode exp/none data/test --threads 5000", "--threads 5000: wanted 1 to 1024"),
         ("tune exp/none data/dev", "exp/none: no trained model here"),
         ("score exp/none --on tset", "data/tset.jsonl: no such manifest"),
         ("compare exp/none --test tset", "data/tset.jsonl: no such manifest"),

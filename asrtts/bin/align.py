@@ -25,7 +25,7 @@ from rich.progress import track
 from asrtts import __version__, registry, storage
 from asrtts.alignment import intervals, textgrid
 from asrtts.alignment.intervals import Alignment, Unaligned
-from asrtts.config import ArgumentParser, Made, warn, whole
+from asrtts.config import ArgumentParser, Made, warn
 from asrtts.data import manifest
 from asrtts.data.utterance import Utterance
 from asrtts.registry import UserError
@@ -53,12 +53,13 @@ def parser() -> ArgumentParser:
     )
     out = "default: alignment beside the first manifest, e.g. data/alignment"
     add("--out", type=Path, metavar="DIR", help=out)
-    add("--threads", type=whole(0, 1024), default=0, help="default: all cores")
+    add("--threads", type=int, default=0, help="default: all cores")
     return options
 
 
 def check(args: argparse.Namespace, made: Made) -> None:
     """Raises UserError for values that would stop this command when its stage comes."""
+    parallel.refuse_threads(args.threads)
     refuse_options(args)
     for path in (*args.manifest, *args.learn):
         if path not in made:

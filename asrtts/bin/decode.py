@@ -18,7 +18,7 @@ from rich.progress import track
 from asrtts import __version__, config, storage
 from asrtts.asr.model import AsrModel, Decoding
 from asrtts.bin import _runs, _steps
-from asrtts.config import ArgumentParser, Made, whole
+from asrtts.config import ArgumentParser, Made
 from asrtts.data import augmentation, batching
 from asrtts.data.dataset import UtteranceDataset
 from asrtts.data.utterance import Utterance
@@ -40,7 +40,7 @@ def parser() -> ArgumentParser:
     args.add_argument("--name", help="of the result, beside others of this manifest (default: the manifest's)")
     args.add_argument("--weights", default="model", help="file of weights in the run's folder, without .safetensors")
     args.add_argument("--batch-seconds", type=float, default=60.0, help="padded audio in a batch (default: 60)")
-    args.add_argument("--threads", type=whole(0, 1024), default=0, help="default: all cores; 1 to compare RTFs")
+    args.add_argument("--threads", type=int, default=0, help="default: all cores; 1 to compare RTFs")
     args.add_argument("--restart", action="store_true", help="decode again what is finished, e.g. to time it anew")
     args.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     return args
@@ -48,6 +48,7 @@ def parser() -> ArgumentParser:
 
 def check(args: argparse.Namespace, made: Made) -> None:
     """Raises UserError for values that would stop this command when its stage comes."""
+    parallel.refuse_threads(args.threads)
     args = _runs.told_apart(args)
     _runs.refuse_absent(args, made)
     config.build(Decoding, config.overridden({}, args.settings), "decode")

@@ -21,7 +21,7 @@ from torch import Tensor
 from asrtts import config, storage
 from asrtts.asr.model import GREEDY_CTC, JOINT, AsrModel, Decoding
 from asrtts.bin import _runs
-from asrtts.config import ArgumentParser, Made, warn, whole
+from asrtts.config import ArgumentParser, Made, warn
 from asrtts.data import augmentation, batching, manifest
 from asrtts.data.dataset import UtteranceDataset
 from asrtts.experiment import Run, refuse_too_short
@@ -55,7 +55,7 @@ def parser() -> ArgumentParser:
     )
     args.add_argument("--name", default="lm", help="of what is written: EXP/tuned/NAME.yaml (default: lm)")
     args.add_argument("--batch-seconds", type=float, default=60.0, help="padded audio in a batch (default: 60)")
-    args.add_argument("--threads", type=whole(0, 1024), default=0, help="default: all cores")
+    args.add_argument("--threads", type=int, default=0, help="default: all cores")
     args.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     args.epilog = (
         "The encoder runs once, and what it gives is held in memory. Then: asrtts decode EXP... TEST --tuned NAME"
@@ -65,6 +65,7 @@ def parser() -> ArgumentParser:
 
 def check(args: argparse.Namespace, made: Made) -> None:
     """Raises UserError for values that would stop this command when its stage comes."""
+    parallel.refuse_threads(args.threads)
     args = _runs.told_apart(args)
     _runs.refuse_absent(args, made)
     config.build(Decoding, config.overridden({}, args.settings), "tune")
