@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
-import reprlib
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar, get_args
+from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
+from asrtts import yaml_text
 from asrtts.registry import UserError, find, names, one_line, suggestion
+from asrtts.yaml_text import DEEPEST, Dumper, shown
 
 MOST = 1_000_000_000  # of whatever a setting counts
 Count = Annotated[int, Field(ge=1, le=MOST)]
@@ -31,11 +33,30 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _no_truth_for_a_number(cls, values: Any) -> Any:
-        """Python takes true for 1, so that `workers: yes` would be one worker."""
-        for key, field in cls.model_fields.items():
-            if isinstance(values, dict) and isinstance(values.get(key), bool) and field.annotation in (int, float):
-                raise _Mistake((key,), f"holds {_shown(values[key])}; wanted a number")
+        """Python takes true for 1, so that `workers: true` would be one worker."""
+        for key, field in cls.model_fields.items() if isinstance(values, dict) else ():
+            kinds = _leaves(field.annotation)
+            path = _path_of_truth(values.get(key)) if {int, float} & kinds and not {bool, Any} & kinds else None
+            if path is not None:
+                raise _Mistake((key, *path), f"holds {shown(_at(values[key], path))}; wanted a number")
         return values
+
+
+def _leaves(annotation: Any) -> set[Any]:
+    """The types that an annotation is made of: list[float] | None -> list, float, NoneType."""
+    return {get_origin(annotation) or annotation}.union(*map(_leaves, get_args(annotation)))
+
+
+def _path_of_truth(value: Any) -> tuple[Any, ...] | None:
+    """Where true or false stands in a value, lists and mappings included."""
+    if isinstance(value, bool):
+        return ()
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    return next(((key, *path) for key, part in parts if (path := _path_of_truth(part)) is not None), None)
+
+
+def _at(value: Any, path: tuple[Any, ...]) -> Any:
+    return _at(value[path[0]], path[1:]) if path else value
 
 
 Kind = TypeVar("Kind", bound=Settings)
@@ -70,14 +91,16 @@ def weighted_by_name(package: str) -> Any:
     def build(value: Any) -> Any:
         if not isinstance(value, dict) or not value:
             wanted = f"wanted at least one `name: weight`{suggestion(str(value), names(package))}"
-            raise _Mistake((), f"holds {_shown(value)}; {wanted}")
+            raise _Mistake((), f"holds {shown(value)}; {wanted}")
         built = {}
         for name, settings in value.items():
             config = _config(package, name, ())
             if isinstance(settings, (int, float)) and not isinstance(settings, bool):
                 settings = {"weight": settings}
             if not isinstance(settings, (dict, Settings, type(None))):
-                raise _Mistake((name,), f"holds {_shown(settings)}; wanted its weight or its settings")
+                raise _Mistake((name,), f"holds {shown(settings)}; wanted its weight or its settings")
+            if isinstance(settings, dict):
+                settings = _named_by_key(settings, name, config)
             built[name] = settings if isinstance(settings, Settings) else _within(config, settings or {}, (name,))
             if not 0 < built[name].weight < math.inf:
                 wanted = "wanted a number above 0; a head that is not to be trained is left out"
@@ -85,6 +108,13 @@ def weighted_by_name(package: str) -> Any:
         return built
 
     return Annotated[dict[str, SerializeAsAny[Settings]], BeforeValidator(build), MembersOf(package, weighted=True)]
+
+
+def _named_by_key(settings: dict[str, Any], name: str, config: type[Settings]) -> dict[str, Any]:
+    """Settings without a `name` that only repeats their key, as files of earlier versions have it."""
+    if settings.get("name", name) != name:
+        raise _Mistake((name, "name"), f"holds {shown(settings['name'])}; its key is its name: {name}")
+    return {key: value for key, value in settings.items() if key != "name" or key in config.model_fields}
 
 
 def load(path: Path, kind: type[Kind], settings: Sequence[str] = ()) -> Kind:
@@ -99,12 +129,18 @@ def load(path: Path, kind: type[Kind], settings: Sequence[str] = ()) -> Kind:
     return build(kind, values, str(path))
 
 
+def overridden(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """The mapping with `key.sub=value` strings put into it. Raises UserError for one that is no setting."""
+    put_overrides(values, settings)
+    return values
+
+
 def put_overrides(values: dict[str, Any], settings: Sequence[str]) -> None:
     """Put `key.sub=value` strings into a mapping. Raises UserError for one that is no setting."""
     for setting in settings:
         key, equals, text = setting.partition("=")
-        if not equals or not all(key.split(".")):
-            raise UserError(f"'{setting}' is no setting: write key=value or key.sub=value")
+        if not equals or not all(key.split(".")) or key.count(".") >= DEEPEST:
+            raise UserError(f"'{setting:.200}' is no setting: write key=value or key.sub=value")
         _put(values, key.split("."), _parse(text, setting), setting)
 
 
@@ -126,30 +162,30 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        values = _yaml(path.read_text(encoding="utf-8"))
+        with open(path, "rb") as file:
+            values = yaml_text.read(file.read(yaml_text.MOST_BYTES + 1).decode("utf-8-sig"))
     except FileNotFoundError:
-        raise UserError(f"{path}: {_why_missing(path)}") from None
-    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"there is no {path}{_nearest(path)}") from None
+    except (OSError, ValueError) as error:  # no UTF-8; a zero byte in the name
         raise UserError(f"{path}: cannot be read ({error})") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise UserError(f"{path}:{line}: not valid YAML ({error.problem})") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split()):.300})") from None
     if values is None:
         values = {}
     if not isinstance(values, dict):
-        raise UserError(f"{path}: wanted `key: value` lines, found {_shown(values)}")
+        raise UserError(f"{path}: wanted `key: value` lines, found {shown(values)}")
     return values
 
 
-def _why_missing(path: Path) -> str:
+def _nearest(path: Path) -> str:
     folder = path.parent
     if folder.is_dir():
-        near = suggestion(path.stem, [p.stem for p in folder.glob("*.yaml")])  # with .yaml any two would be alike
-        return f"no such settings file{near}"
+        return suggestion(path.stem, [p.stem for p in folder.glob("*.yaml")])  # with .yaml any two would be alike
     others = [p.name for p in folder.parent.glob("*/") if p.is_dir()]
-    return f"no such settings file, since there is no folder {folder.name}{suggestion(folder.name, others)}"
+    return f", since there is no folder {folder.name}{suggestion(folder.name, others)}"
 
 
 def build(kind: type[Kind], values: dict[str, Any], where: str) -> Kind:
@@ -163,7 +199,7 @@ def build(kind: type[Kind], values: dict[str, Any], where: str) -> Kind:
 def dump(settings: Settings, path: Path) -> None:
     """Write every value, defaults included, so that the file alone gives the run again."""
     Path(path).write_text(
-        yaml.dump(settings.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True),
+        yaml.dump(settings.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True),
         encoding="utf-8",
     )
 
@@ -193,6 +229,20 @@ class ArgumentParser(argparse.ArgumentParser):
         raise UserError(f"{self.prog}: {message}. See {self.prog} --help")
 
 
+class Made:
+    """The files and folders that earlier commands of a recipe make; for `check(args, made)` of a verb."""
+
+    def __init__(self) -> None:
+        self._paths: list[Path] = []
+
+    def add(self, *paths: str | Path) -> None:
+        """Count these, and all that will be in them, as made."""
+        self._paths += [Path(os.path.abspath(path)) for path in paths]
+
+    def __contains__(self, path: str | Path) -> bool:
+        return any(Path(os.path.abspath(path)).is_relative_to(made) for made in self._paths)
+
+
 def whole(least: int, most: int) -> Callable[[str], int]:
     """The type of a command line option that is a whole number within bounds."""
 
@@ -200,9 +250,17 @@ def whole(least: int, most: int) -> Callable[[str], int]:
         with suppress(ValueError):
             if least <= (number := int(text)) <= most:
                 return number
-        raise argparse.ArgumentTypeError(f"found {_shown(text)}, wanted a whole number from {least} to {most}")
+        raise argparse.ArgumentTypeError(f"found {shown(text)}, wanted a whole number from {least} to {most}")
 
     return read
+
+
+def utf8_path(text: str) -> Path:
+    """The type of an option that names a folder of weights: safetensors opens no file whose name is not UTF-8."""
+    try:
+        return Path(os.fsencode(text).decode())
+    except UnicodeDecodeError:
+        raise argparse.ArgumentTypeError(f"found {shown(text)}, which is not UTF-8; name another folder") from None
 
 
 class _Mistake(ValueError):
@@ -276,19 +334,8 @@ def _clause(first: Any, inner: Any, path: tuple[Any, ...], kind: type[Settings])
         return f"{key}: there is no '{value}'{suggestion(value, choices)}"
     wanted = WANTED.get(first["type"].split("_")[0])
     if wanted and first["type"].endswith(("_type", "_parsing", "_from_float")):
-        return f"{key} holds {_shown(value)}; wanted {wanted}"
-    return f"{key} holds {_shown(value)}; it {message[6:] if message.startswith('Input ') else 'is wrong: ' + message}"
-
-
-_REPR = reprlib.Repr()  # which ends in a value that is deeply nested, or that a few anchors of YAML make huge
-_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 200
-
-
-def _shown(value: Any) -> str:
-    """A value as YAML has it, on one line of bearable length."""
-    text = {None: "nothing", True: "true", False: "false"}.get(value) if isinstance(value, (bool, type(None))) else None
-    text = text or _REPR.repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+        return f"{key} holds {shown(value)}; wanted {wanted}"
+    return f"{key} holds {shown(value)}; it {message[6:] if message.startswith('Input ') else 'is wrong: ' + message}"
 
 
 def _fields(kind: Any, path: Sequence[Any]) -> list[str]:
@@ -302,47 +349,19 @@ def _fields(kind: Any, path: Sequence[Any]) -> list[str]:
     return list(kind.model_fields)
 
 
-def _yaml(text: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)
-    except RecursionError:
-        raise yaml.YAMLError("nested too deeply") from None
+_INDICATOR = re.compile(r"\s*[&!*%@`|>]|([^'\"]*\s)?#", re.DOTALL)  # what YAML takes for its own, or for a comment
 
 
 def _parse(text: str, override: str) -> Any:
+    if _INDICATOR.match(text):
+        key = override.partition("=")[0]
+        raise UserError(f"{shown(override)}: YAML would not read all of it as the value; write \"{key}='...'\"")
     try:
-        return _yaml(text)
+        return yaml_text.read(text)
+    except yaml.reader.ReaderError:
+        raise UserError(f"{shown(override)}: the value holds bytes that are no text in UTF-8") from None
     except yaml.YAMLError:
-        raise UserError(f"'{override}': the value is not valid YAML") from None
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key stands once, and 1e-3 is a number (YAML 1.1 wants 1.0e-3 and reads text else)."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys: list[Any] = []
-        for key, _ in node.value:
-            if key.value in keys:
-                raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' stands twice", key.start_mark)
-            keys.append(key.value)
-        return super().construct_mapping(node, deep)
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """The exceptions of Python's own constructors, such as that of a date in a 13th month, are YAML's here."""
-        try:
-            return super().construct_object(node, deep)
-        except (ValueError, LookupError, AttributeError):
-            found = f"{_shown(node.value)} is no {node.tag.rpartition(':')[2]}"
-            raise yaml.constructor.ConstructorError(None, None, found, node.start_mark) from None
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes the text that _Loader would read as a number."""
-
-
-_NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
-for _side in (_Loader, _Dumper):
-    _side.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
+        raise UserError(f"'{override:.200}': the value is not valid YAML") from None
 
 
 def _put(values: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
@@ -353,7 +372,7 @@ def _put(values: dict[str, Any], keys: list[str], value: Any, override: str) -> 
         if isinstance(below, str):
             below = values[key] = {"name": below}
         if not isinstance(below, dict):
-            raise UserError(f"'{override}': {key} holds {_shown(below)}, which has no key {keys[-1]}")
+            raise UserError(f"'{override}': {key} holds {shown(below)}, which has no key {keys[-1]}")
         values = below
     values[keys[-1]] = value
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import Field, PositiveInt
 
 from asrtts import config
@@ -34,6 +36,7 @@ class Training(Settings):
     resume: bool = True
     label: str = "run"
     layers: list[int] = []
+    limit: float | None = None
 
 
 @pytest.fixture
@@ -65,9 +68,13 @@ def refusal(work) -> str:
         ("updates: many", "updates holds 'many'; wanted a whole number"),
         ("updates: 2.5", "updates holds 2.5; wanted a whole number"),
         ("updates: -1", "updates holds -1; it should be greater than 0"),
-        ("updates: yes", "updates holds true; wanted a number"),
+        ("updates: yes", "updates holds 'yes'; wanted a whole number"),
+        ("updates: true", "updates holds true; wanted a number"),
+        ("layers: [1, true]", "layers.1 holds true; wanted a number"),
+        ("optimizer: {betas: [true, 1]}", "optimizer.betas.0 holds true; wanted a number"),
+        ("limit: false", "limit holds false; wanted a number"),
         ("updates:", "updates holds nothing; wanted a whole number"),
-        ("optimizer: {lr: no}", "optimizer.lr holds false; wanted a number"),
+        ("optimizer: {lr: no}", "optimizer.lr holds 'no'; wanted a number"),
         ("optimizer: {lr: [1]}", "optimizer.lr holds [1]; wanted a number"),
         ("optimizer: {betas: [0.9, x]}", "optimizer.betas.1 holds 'x'; wanted a number"),
         ("optimizer: {lr: .nan}", "optimizer.lr holds nan; it should be a finite number"),
@@ -93,11 +100,24 @@ def test_a_mistake_names_the_dotted_key_and_what_was_wanted(conf, text, said):
         ("updates: 1\nlabel: x\nupdates: 2", "conf.yaml:3: not valid YAML ('updates' stands twice)"),
         ("- 1\n- 2", "wanted `key: value` lines, found [1, 2]"),
         ("x: \x07", "not valid YAML"),
-        ("x: " + "[" * 9999, "conf.yaml: not valid YAML (nested too deeply)"),
+        ("x: " + "[" * 9999, "conf.yaml:1: not valid YAML (nested too deeply)"),
         ("!!python/object/apply:os.system [echo]", "could not determine a constructor"),
-        ("updates: 1\nlabel: 2024-13-45", "conf.yaml:2: not valid YAML ('2024-13-45' is no timestamp)"),
+        ("label: !!timestamp 2024-01-01", "could not determine a constructor for the tag"),
+        ("updates: !!set {a}", "could not determine a constructor for the tag"),
+        ("updates: 0x" + "f" * 5000, "conf.yaml:1: not valid YAML (a number of 5002 digits)"),
+        ("updates: " + "9" * 5000, "conf.yaml:1: not valid YAML (a number of 5000 digits)"),
+        ("updates: '" + "9" * 5000 + "'", "updates holds '999"),
+        ("a: &a [*a]", "conf.yaml:1: not valid YAML (more than 10000 values)"),
+        ("&a {x: *a}", "more than 10000 values"),
+        ("? [1]\n: 2", "conf.yaml:1: not valid YAML (found unhashable key)"),
+        ("updates: 3\n---\nupdates: 4", "conf.yaml:2: not valid YAML"),
+        ('label: "\\uD800"', "is no str"),
+        ("\tupdates: 3", "conf.yaml:1: not valid YAML (found character '\\t'"),
+        ("true: 1", "unknown key 'true'"),
+        ("null: 1", "unknown key 'null'"),
+        ('base: "\\0"', "conf.yaml: base: "),
         ("updates: !!int x", "conf.yaml:1: not valid YAML ('x' is no int)"),
-        ("1: 2", "conf.yaml: 1"),
+        ("1: 2", "conf.yaml: unknown key '1'"),
     ],
 )
 def test_a_file_that_is_no_yaml_is_one_line(conf, text, said):
@@ -111,13 +131,114 @@ def test_a_value_is_shown_in_short_however_deep_or_wide_it_is(conf):
     assert len(refusal(lambda: config.load(conf("{}"), Training, [f"updates{'.a' * 3000}=1"]))) < 300
 
 
+BOMBS = {
+    "merges": "a0: &a0 {k: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 40)),
+    "aliases": "a0: &a0 [1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)),
+    "brackets": "[" * 90_000,
+    "braces": "{" * 90_000,
+    "dashes": "- " * 40_000,
+    "keys": "".join(f"k{n}: {n}\n" for n in range(9000)),
+    "file": "label: " + "x" * 100_000_000,
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_file_that_would_take_minutes_is_refused_in_seconds(conf, bomb):
+    """In processor time, of which the slowest takes two seconds."""
+    path, before = conf(BOMBS[bomb]), time.process_time()
+    said = refusal(lambda: config.load(path, Training))
+    assert "not valid YAML" in said and len(said) < 400
+    assert time.process_time() - before < 8
+
+
+MEANT = [  # what is written, what a whole number, a number, a text and a switch make of it; None: it is refused
+    ("010", 10, 10.0, "010", None),
+    ("08", 8, 8.0, "08", None),
+    ("007.5", None, 7.5, "007.5", None),
+    ("1:30", None, None, "1:30", None),
+    ("190:20:30.15", None, None, "190:20:30.15", None),
+    ("1_000", 1000, 1000.0, "1_000", None),
+    ("0x10", 16, 16.0, None, None),
+    ("0o10", 8, 8.0, None, None),
+    ("0b11", None, None, "0b11", None),
+    ("1e-3", None, 1e-3, None, None),
+    ("1e3", 1000, 1000.0, None, None),
+    (".5", None, 0.5, None, None),
+    ("yes", None, None, "yes", True),
+    ("off", None, None, "off", False),
+    ("no", None, None, "no", False),
+    ("true", None, None, None, True),
+    ("FALSE", None, None, None, False),
+    ("2024-01-02", None, None, "2024-01-02", None),
+    ("12:30:45", None, None, "12:30:45", None),
+    ("=", None, None, "=", None),
+    (".inf", None, None, None, None),
+    (".NaN", None, None, None, None),
+    ("inf", None, None, "inf", None),
+    ("~", None, None, None, None),
+    ("null", None, None, None, None),
+    ("'no'", None, None, "no", False),
+    ("\u0661\u0662", None, None, "\u0661\u0662", None),
+]
+
+
+@pytest.mark.parametrize("written, meant", [(row[0], row[1:]) for row in MEANT], ids=[row[0] for row in MEANT])
+def test_a_value_is_read_as_it_is_meant_or_refused_in_a_file_and_on_the_command_line(conf, written, meant):
+    keys = {"updates": 0, "optimizer.lr": 1, "label": 2, "resume": 3}
+    for key, number in keys.items():
+        room, _, rest = key.rpartition(".")
+        in_file = conf(f"{room}: {{{rest}: {written}}}" if room else f"{rest}: {written}", "own.yaml")
+        for path, overrides in ((in_file, []), (conf("{}"), [f"{key}={written}"])):
+            try:
+                loaded = config.load(path, Training, overrides)
+                read = getattr(loaded.optimizer if room else loaded, rest)
+            except UserError:
+                read = None
+            assert (type(read), read) == (type(meant[number]), meant[number]), key
+
+
+def test_keys_are_names_whatever_yaml_would_make_of_them(conf):
+    from pydantic import create_model
+
+    kind = create_model("Kind", __base__=Settings, on=(dict[str, int], {}))
+    loaded = config.load(conf("on: {no: 1, 010: 2, 1: 3, null: 4, 2024-01-01: 5}"), kind)
+    assert loaded.on == {"no": 1, "010": 2, "1": 3, "null": 4, "2024-01-01": 5}
+
+
+def test_merges_anchors_and_a_byte_order_mark_are_read(conf):
+    path = conf("\ufeffoptimizer: &o {lr: 0.5}\nlabel: x\n")
+    assert config.load(path, Training).optimizer.lr == 0.5
+    assert config.load(conf("<<: {updates: 3}\nlayers: &l [1]"), Training).updates == 3
+
+
+@pytest.mark.parametrize(
+    "value", ["#1", "a #1", "&a", "&a b", "!x", "*x", "|", "> x", "x\udcff", "9" * 5000, "---\n..."]
+)
+def test_a_value_that_yaml_would_cut_is_refused_on_the_command_line(conf, value):
+    assert len(refusal(lambda: config.load(conf("{}"), Training, [f"label={value}"]))) < 350
+
+
+def test_and_quoted_it_is_read(conf):
+    assert config.load(conf("{}"), Training, ["label='a #1'"]).label == "a #1"
+    assert config.load(conf("{}"), Training, ["label=exp/#1"]).label == "exp/#1"
+
+
+@pytest.mark.parametrize(
+    "text", ["no", "010", "0o10", "1e3", "1_000", "2024-01-02", "~", "a: b", "1:30", "=", "#", " x"]
+)
+def test_a_text_is_dumped_so_that_every_reader_of_yaml_reads_a_text(tmp_path, text):
+    config.dump(Training(label=text), tmp_path / "c.yaml")
+    assert config.load(tmp_path / "c.yaml", Training).label == text
+    assert yaml.safe_load((tmp_path / "c.yaml").read_text())["label"] == text
+
+
 def test_a_missing_file_is_answered_with_the_nearest(conf):
     path = conf("{}", "attention.yaml")
     assert "did you mean 'attention'?" in refusal(lambda: config.load(path.with_name("atention.yaml"), Training))
     assert "did you mean" not in refusal(lambda: config.load(path.with_name("nothing.yaml"), Training))
     (path.parent / "cpu").mkdir()
     said = refusal(lambda: config.load(path.parent / "gpu" / "x.yaml", Training))
-    assert "no such settings file, since there is no folder gpu; did you mean 'cpu'?" in said
+    assert "gpu/x.yaml, since there is no folder gpu; did you mean 'cpu'?" in said
     assert "cannot be read" in refusal(lambda: config.load(path.parent, Training))
 
 
@@ -140,8 +261,8 @@ def test_base_gives_what_the_file_does_not_say(conf):
     "below, base, said",
     [
         ("base: conf.yaml", "base.yaml", "base.yaml: has a base: of its own; only one level is read"),
-        ("updates: 1", "bose.yaml", "no such settings file; did you mean 'base'"),
-        ("updates: 1", "3", "3: no such settings file"),
+        ("updates: 1", "bose.yaml", "bose.yaml; did you mean 'base'"),
+        ("updates: 1", "3", "there is no "),
         ("a: b: c", "base.yaml", "base.yaml:1: not valid YAML"),
         ("- 1", "base.yaml", "wanted `key: value` lines"),
     ],
@@ -232,6 +353,8 @@ def experiment():
         (["heads.ctc=[1]"], "heads.ctc holds [1]; wanted its weight or its settings"),
         (["heads.ctc.dropot=1"], "unknown key 'heads.ctc.dropot'; did you mean 'dropout'?"),
         (["heads.ctc.dropout=2"], "heads.ctc.dropout holds 2; it should be less than 1"),
+        (["heads.transducer.name=banana"], "heads.transducer.name holds 'banana'; its key is its name: transducer"),
+        (["heads.ctc.name=banana"], "heads.ctc.name holds 'banana'; its key is its name: ctc"),
         (["heads.ctc.weight=true"], "heads.ctc.weight holds true; wanted a number"),
         (["heads.transducer.predictor.contxt=1"], "unknown key 'heads.transducer.predictor.contxt'; did you mean"),
         (["heads.transducer.predictor.kind=lstn"], "heads.transducer.predictor.kind: there is no 'lstn'; did you mean"),
@@ -260,6 +383,12 @@ def test_a_number_is_the_weight_of_a_head(conf, experiment):
     settings = config.load(conf("encoder: conformer\nheads: {ctc: 1e-1, attention: 2}"), experiment)
     assert {name: head.weight for name, head in settings.heads.items()} == {"ctc": 0.1, "attention": 2.0}
     assert type(settings.heads["ctc"]) is find("asrtts.asr.heads", "ctc").Config
+
+
+def test_a_name_that_repeats_the_key_is_that_of_older_runs(conf, experiment):
+    text = "encoder: conformer\nheads:\n  {0}: {{name: {0}, weight: 2}}\n"
+    for head in ("ctc", "transducer", "attention"):
+        assert config.load(conf(text.format(head)), experiment).heads[head].weight == 2
 
 
 def test_a_head_without_settings_has_its_defaults(conf, experiment):
@@ -328,3 +457,10 @@ def test_settings_may_follow_an_option(words):
 def test_a_mistake_on_the_command_line_is_one_line(words, said):
     line = refusal(lambda: parser().parse_args(words))
     assert line.startswith("asrtts train: ") and said in line and line.endswith("See asrtts train --help")
+
+
+def test_a_folder_of_weights_has_a_name_that_safetensors_can_open():
+    args = ArgumentParser("train", "Train.")
+    args.add_argument("exp", type=config.utf8_path)
+    assert args.parse_args(["exp/中"]).exp == Path("exp/中")
+    assert "which is not UTF-8; name another folder" in refusal(lambda: args.parse_args(["exp/\udcff"]))

@@ -20,18 +20,23 @@ TOP = Path(__file__).resolve().parents[1]
 PACKAGE = TOP / "asrtts"
 
 FLOORS = {
-    5: ["cli", "__main__"],
+    5: ["cli", "__main__", "commands"],
     4: ["bin"],
     3: ["tasks", "corpora", "alignment", "comparison"],
     2.5: ["experiment"],
     2: ["asr", "lm", "tts", "data", "training", "ondevice"],
     1: ["nn", "losses", "search", "text", "metrics"],
-    0: ["config", "registry", "storage", "numba_helpers", "partial_results"],
+    0: ["config", "registry", "storage", "numba_helpers", "partial_results", "recipe_files", "yaml_text"],
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 # the only neighbours that know each other
 BESIDE = {("__main__", "cli"), ("config", "registry"), ("storage", "registry")}
-BESIDE |= {("partial_results", "registry"), ("partial_results", "storage")}
+BESIDE |= {
+    ("cli", "commands"),
+    ("config", "yaml_text"),
+    ("partial_results", "registry"),
+    ("partial_results", "storage"),
+}
 
 # What each member of a folder must give; bin and corpora are checked by their own test below.
 DOORS = {
@@ -43,7 +48,7 @@ DOORS = {
     "bin": ["main", "parser"],
 }
 
-TORCH_FREE = ["corpora", "text", "metrics", "cli", "config", "registry", "storage"]
+TORCH_FREE = ["corpora", "text", "metrics", "cli", "config", "registry", "storage", "recipe_files", "yaml_text"]
 
 
 def sources() -> list[Path]:

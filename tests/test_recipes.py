@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from asrtts import config, registry
+from asrtts import commands, config, registry
 from asrtts.asr.model import AsrModel
 from asrtts.bin import crossvalidate, sweep
 from asrtts.cli import ORDER
@@ -297,3 +297,83 @@ def check_road(jobs: list[Job], recipe: Path) -> None:
         with torch.device("meta"):
             AsrModel(settings.encoder, settings.heads, settings.features.num_bins, vocab_size=30)
         assert settings.training == load(job.conf).training
+
+
+SCRIPTS = sorted(script for recipe in RECIPES for script in recipe.glob("*.sh"))
+
+
+def stream(script: Path, *options: str) -> bytes:
+    """The commands of a recipe, as its check reads them."""
+    return subprocess.run([str(script), *options, "--commands"], capture_output=True, timeout=60, check=True).stdout
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    """Makes a copy of a recipe in which data, tokens and runs seem to be there, and goes to it."""
+
+    def prepare(script: Path) -> Path:
+        copy = without_runs(script.parent, tmp_path)
+        made = [f"data{own}/{name}.jsonl" for own in ("", "-zh") for name in ("train", "dev", "test", "test-other")]
+        heads = (*HEADS, *MIXES)
+        made += [
+            f"exp/{start}{head}{end}/config.yaml" for head in heads for start in ("", "cpu-") for end in ("", "-1")
+        ]
+        for name in made:
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            (copy / name).touch()
+        monkeypatch.chdir(copy)
+        return copy / script.name
+
+    return prepare
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=name)
+def test_every_command_of_every_recipe_passes_the_check_before_the_first_stage(script, prepared):
+    script = prepared(script)
+    presets = [[], ["--preset", "cpu"]] if (script.parent / "conf" / "cpu").is_dir() else [[]]
+    for preset in presets:
+        commands.check(list(commands.parse(stream(script, *preset))))
+    if script.name == "run.sh":
+        for head in sorted(HEADS):  # from nothing: what stages make is not there yet
+            shutil.rmtree(script.parent / "data", ignore_errors=True)
+            shutil.rmtree(script.parent / "exp", ignore_errors=True)
+            commands.check(list(commands.parse(stream(script, "--head", head))))
+
+
+WRONG = {
+    "head": "trnsducer",
+    "seed": "1.5x",
+    "preset": "gpu",
+    "corpus": "/nowhere/at/all",
+    "lang": "xx",
+    "order": "0",
+    "folds": "one",
+    "confs": "conf/ctcc.yaml",
+    "sweep": "encoder.dimm=1,2",
+    "text": "no.txt",
+    "test": "tset",
+    "exp": "",  # any name is right
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=name)
+def test_a_wrong_value_of_any_setting_of_any_recipe_is_refused_before_the_first_stage(script, prepared):
+    script = prepared(script)
+    heading = script.read_text().split("\noptions ")[0]
+    settings = re.findall(r"^([a-z]\w*)=", heading, re.MULTILINE)
+    for setting in settings:
+        if not WRONG[setting]:
+            continue
+        first = [] if setting in ("corpus", "lang") and script.name == "run.sh" else ["--stage", "3"]
+        first = first if script.name != "compare.sh" or setting not in ("lang", "test") else []
+        if script.name == "compare_lm.sh" and setting == "preset":
+            continue  # no run of that preset: the same as before ./compare.sh
+        done = subprocess.run(
+            [str(script), "--commands", *first, f"--{setting}", WRONG[setting]], capture_output=True, timeout=60
+        )
+        said = done.stderr.decode()
+        if done.returncode == 0:
+            with pytest.raises(UserError) as refused:
+                commands.check(list(commands.parse(done.stdout)))
+            said = str(refused.value)
+        assert len(said.strip().splitlines()) == 1, setting

@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -173,7 +174,9 @@ def test_the_log_keeps_the_last_state_of_a_progress_bar_and_no_colours(run):
 def test_the_checkout_s_own_environment_is_used_where_asrtts_is_not_on_the_path(run):
     bare = "/usr/bin:/bin"
     done = run(PATH=bare)
-    assert done.returncode == 2 and "asrtts is not installed: type 'make demo' in" in done.stderr
+    assert done.returncode == 2 and "asrtts is not on the PATH: activate its environment\n" in done.stderr
+    (run.top / "Makefile").touch()
+    assert f"its environment, or type 'make demo' in {run.top}\n" in run(PATH=bare).stderr
     _program(run.top / ".venv" / "bin" / "asrtts", "echo from the environment: $*")
     recipe = run.folder / "run.sh"
     recipe.write_text(RECIPE.replace("echo prepare", "asrtts prepare"))
@@ -237,3 +240,132 @@ def test_another_shell_is_one_line(run):
     if "Download" in done.stdout:
         pytest.skip("sh is bash here")
     assert (done.returncode, done.stderr) == (2, "run.sh: is for bash; type ./run.sh or bash run.sh\n")
+
+
+# What is checked before the first stage starts.
+
+CHECKED = r"""#!/usr/bin/env bash
+cd "$(dirname "$0")" || exit
+. ../../../utils/stages.sh
+
+head=ctc
+order=6
+seed=1
+options "$@"
+
+stage 0 "Before"  bash -c 'echo begun; touch begun'
+stage 1 "Data"    asrtts prepare an4 downloads data
+stage 3 "Train"   asrtts train "conf/$head.yaml" exp/x "seed=$seed"
+stage 4 "Decode"  asrtts decode exp/x data/test
+stage 4 "LM"      asrtts lm data/train exp/lm --order "$order"
+stage 6 "Later"   asrtts score exp/x --on test
+"""
+NESTING = r"""#!/usr/bin/env bash
+cd "$(dirname "$0")" || exit
+. ../../../utils/stages.sh
+
+head=ctc
+seed=1
+options "$@"
+
+stage 0 "First"             bash -c 'echo begun; touch begun'
+for_each_seed 3 "All SEED"  ./run.sh --stage 0 --stop-stage 0 --head "$head" --seed SEED
+"""
+
+
+@pytest.fixture
+def checked(run):
+    """`run`, of a recipe whose commands the asrtts of this checkout checks; every start of it is a line in `starts`."""
+    (run.folder / "run.sh").write_text(CHECKED)
+    nesting = run.folder / "compare.sh"
+    nesting.write_text(NESTING)
+    nesting.chmod(0o755)
+    (run.folder / "conf").mkdir()
+    for name in ("ctc", "transducer"):
+        (run.folder / "conf" / f"{name}.yaml").write_text(f"encoder: conformer\nheads: {{{name}: 1}}\n")
+    starts = f'echo "$1" >> "{run.top}/starts"'
+    _program(run.top / "bin" / "asrtts", f'{starts}\nPYTHONPATH="{TOP}" exec "{sys.executable}" -m asrtts "$@"')
+
+    def checked(*options: str, script: str = "run.sh") -> subprocess.CompletedProcess:
+        environment = {**PLAIN, "PATH": f"{run.top / 'bin'}:{PLAIN['PATH']}"}
+        command = [str(run.folder / script), *options]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+    checked.folder, checked.top = run.folder, run.top
+    return checked
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ["--head", "trnsducer"],
+            "./run.sh: --head trnsducer: there is no conf/trnsducer.yaml; did you mean 'transducer'? "
+            "(choices: ctc, transducer) (stage 3, Train)",
+        ),
+        (["--seed", "one"], "./run.sh: --seed one: conf/ctc.yaml: seed holds 'one'; wanted a whole number (stage 3,"),
+        (["--seed", "-1"], "./run.sh: --seed -1: conf/ctc.yaml: seed holds -1; it should be greater"),
+        (["--order", "0"], "./run.sh: --order 0: asrtts lm: argument --order: found '0', wanted a whole number"),
+        (["--stage", "3"], "./run.sh: data/train.jsonl: no such manifest. Make it with `asrtts prepare`"),
+    ],
+)
+def test_a_wrong_value_is_one_line_before_the_first_stage(checked, options, said):
+    done = checked(*options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(said) and len(done.stderr.splitlines()) == 1
+    assert not (checked.folder / "begun").exists() and not (checked.folder / "log").exists()
+
+
+def test_a_wrong_value_for_a_recipe_within_a_recipe_is_one_line_before_its_first_stage(checked):
+    mistaken = """stage 0 "Train"  asrtts train "conf/$head.yaml" exp/x data.train=conf data.dev=conf\n"""
+    (checked.folder / "run.sh").write_text(CHECKED.replace('stage 0 "Before"', mistaken + 'stage 0 "Before"'))
+    done = checked("--head", "ct", script="compare.sh")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("./compare.sh: --head ct: there is no conf/ct.yaml; did you mean 'ctc'?")
+    done = checked("--seed", "1 x", script="compare.sh")
+    assert (done.returncode, done.stdout) == (2, "") and len(done.stderr.splitlines()) == 1
+    assert "--seed '1 x': wanted a whole number" in done.stderr
+
+
+def test_recipes_within_a_recipe_are_checked_once(checked):
+    done = checked("--seed", "1 2", script="compare.sh")
+    assert done.returncode == 0 and done.stdout.count("\nbegun\n") == 3
+    assert (checked.top / "starts").read_text().split() == ["--check-commands"]
+
+
+def test_only_stages_that_will_run_are_checked_and_what_they_make_is_not_required(checked):
+    assert checked("--stop-stage", "0", "--head", "no").returncode == 0
+    done = checked("--head", "transducer")  # data/test, exp/x and downloads are not there
+    assert "stage 1: Data" in done.stdout and done.returncode == 2  # prepare itself: no corpus
+    assert (checked.folder / "begun").exists()
+
+
+def test_the_check_is_quick(checked):
+    """In processor time; torch alone would take longer."""
+    times = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert checked("--order", "0").returncode == 2
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(times) <= 2
+
+
+def test_a_plain_run_ends_after_stage_5_and_a_stop_stage_goes_on(run):
+    """Toy stages: no shipped recipe has numbers above 5 yet."""
+    recipe = RECIPE + 'stage 6 "Distillation"  echo distil\nstage 9 "Board"  echo board\n'
+    (run.folder / "run.sh").write_text(recipe)
+    assert "distil" not in run().stdout and "distil" not in run("--dry-run").stdout
+    assert run("--dry-run", "--stop-stage", "9").stdout.endswith("echo distil\necho board\n")
+    assert run("--dry-run", "--stage", "6").stdout == "echo distil\necho board\n"
+    assert run("--dry-run", "--stage", "6", "--stop-stage", "6").stdout == "echo distil\n"
+    assert run("--list").stdout.endswith("  6  Distillation\n  9  Board\n")
+    assert "(without: to 5)" in run("--help").stdout and "Board" in run("--help").stdout
+
+
+@pytest.mark.parametrize(
+    "options", [["--stage", "0 1"], ["--stage", ""], ["--stage", "1*"], ["--corpus head", "x"], ["--*", "x"]]
+)
+def test_a_number_or_name_with_blanks_or_patterns_is_refused(run, options):
+    done = run(*options)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1

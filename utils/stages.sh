@@ -2,13 +2,15 @@
 # `for_each_seed N "Title SEED" command... SEED` is such a line for each number in the setting `seed`, which takes SEED's place.
 # shellcheck shell=bash
 # A setting is a line `name=value` between `. stages.sh` and `options`; `--name value` changes it.
+# Before the first stage starts, `asrtts --check-commands` checks the commands of all that will run, also of recipes in them.
 
 [ -n "${BASH_VERSION-}" ] || { echo "$0: is for bash; type ./${0##*/} or bash ${0##*/}" >&2 && exit 2; }
 set -u
-_recipe=${0##*/} _from=0 _to=99 _mode=run _given=()
+_recipe=${0##*/} _from=0 _to= _mode=run _given=()
+last=5  # where a recipe ends without --stop-stage: what follows (distillation, a board) is asked for
 
 options() {
-  local settings stages name value
+  local settings stages name value words=("$@")
   settings=$(sed -n '/^options /q; s/^\([a-z][a-z0-9_]*\)=.*/\1/p' "$_recipe")
   stages=$(sed -nE 's/^(stage|for_each_seed) ([0-9]*) .*/\2/p' "$_recipe" | uniq)
   while (($#)); do
@@ -16,16 +18,17 @@ options() {
       -h | --help) _help && _mode=list && shift && continue ;;
       --list) _mode=list && shift && continue ;;
       --dry-run | --dry_run) _mode=dry && shift && continue ;;
+      --commands) _mode=commands && shift && continue ;; # for _check
       --?*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
       --?*) ;;
       *) _refuse "unexpected argument '$1' (settings are given as --name value; see --help)" ;;
     esac
     name=${1#--} name=${name//-/_}
-    [[ " stage stop_stage ${settings//$'\n'/ } " == *" $name "* ]] ||
+    [[ $name =~ ^[a-z][a-z0-9_]*$ && " stage stop_stage ${settings//$'\n'/ } " == *" $name "* ]] ||
       _refuse "unknown option '$1'$(_nearest "$name" list dry_run help stage stop_stage "$settings")"
     [[ $# -gt 1 && ${2-} != --* ]] || _refuse "$1 wants a value"
     value=$2
-    if [[ $name == *stage ]] && [[ " ${stages//$'\n'/ } " != *" $value "* ]]; then
+    if [[ $name =~ ^(stop_)?stage$ ]] && [[ ! $value =~ ^[0-9]+$ || " ${stages//$'\n'/ } " != *" $value "* ]]; then
       _refuse "$1: there is no stage '$value' (stages: ${stages//$'\n'/ })"
     fi
     case $name in
@@ -35,8 +38,11 @@ options() {
     esac
     shift 2
   done
+  [[ -n $_to ]] || { [[ $_mode == list ]] || ((_from > last)) && _to=99 || _to=$last; }
   ((_from <= _to)) || _refuse "--stage $_from comes after --stop-stage $_to: nothing to do"
-  [[ $_mode != run ]] || _find_asrtts
+  [[ $_mode == run ]] || return 0
+  _find_asrtts
+  [[ ${ASRTTS_CHECKED-} == "$(_quoted "./$_recipe" ${words+"${words[@]}"})" ]] || _check ${words+"${words[@]}"}
 }
 
 stage() { # number, title, command...
@@ -46,6 +52,7 @@ stage() { # number, title, command...
   case $_mode in
     list) printf '%3d  %s\n' "$number" "$title" && return ;;
     dry) _quoted "$@" && return ;;
+    commands) _command "$number" "$title" "$@" && return ;;
   esac
   log=log/$number-${title,,} log=${log//[^a-z0-9\/]/-}.log
   mkdir -p log
@@ -57,7 +64,7 @@ stage() { # number, title, command...
   writer=$!
   trap - INT
   [[ ! -t 1 ]] || export FORCE_COLOR=${FORCE_COLOR-1}
-  "$@" 2>&1 3>&- | tee -i /dev/fd/3
+  ASRTTS_CHECKED=$(_quoted "$@") "$@" 2>&1 3>&- | tee -i /dev/fd/3
   status=${PIPESTATUS[0]}
   exec 3>&- && wait "$writer"
   ((status == 0)) && return
@@ -76,6 +83,25 @@ for_each_seed() { # number, title, command...
   for each in $seed; do stage "${@//SEED/$each}"; done
 }
 
+_check() { # every command that will be started, before the first of them is
+  local commands
+  mapfile -d '' -t commands < <("$BASH" "./$_recipe" "$@" --commands)
+  wait $! || exit 2 # it has said why
+  ((${#commands[@]})) || return 0
+  printf '%s\0' "${commands[@]}" | asrtts --check-commands "./$_recipe" ${_given+"${_given[@]}"} >/dev/null
+  [[ ${PIPESTATUS[1]} == 0 ]] || exit 2
+}
+
+_command() { # number, title, command...: what _check reads; of a recipe in a recipe, the commands of that one
+  local number=$1 title=$2
+  shift 2
+  if [[ $1 == */* ]] && grep -qsE '^\. .*/stages\.sh' "$1"; then
+    "$@" --commands || exit
+  else
+    printf '%s\0' "$number" "$title" "$#" "$@"
+  fi
+}
+
 _quoted() { # a command as it can be typed
   local line
   printf -v line '%q ' "$@"
@@ -90,7 +116,7 @@ _find_asrtts() { # recipes run from a fresh clone after `make demo`, with no env
   local top
   top=$(cd "${BASH_SOURCE[0]%/*}/.." && pwd) && _activate=
   command -v asrtts >/dev/null && return
-  [[ -x $top/.venv/bin/asrtts ]] || _refuse "asrtts is not installed: type 'make demo' in $top, or activate its environment"
+  [[ -x $top/.venv/bin/asrtts ]] || _refuse "asrtts is not on the PATH: activate its environment$([[ ! -f $top/Makefile ]] || echo ", or type 'make demo' in $top")"
   PATH=$top/.venv/bin:$PATH && _activate="; . $top/.venv/bin/activate"
 }
 
@@ -98,7 +124,7 @@ _help() {
   sed -n '2,${/^#/!q; s/^# \{0,1\}//p;}' "$_recipe"
   printf '\nSettings (--name value):\n'
   sed -n '/^options /q; s/^\([a-z][a-z0-9_]*=.*\)/  --\1/p' "$_recipe"
-  printf '\n  --stage N  --stop-stage N   from and to a stage\n  --list  --dry-run  --help   the stages; their commands; this\n\nStages:\n'
+  printf '\n  --stage N  --stop-stage N   from and to a stage (without: to %s)\n  --list  --dry-run  --help   the stages; their commands; this\n\nStages:\n' "$last"
 }
 
 _nearest() { # the end of an error line: what may have been meant, of the names that follow

@@ -52,6 +52,16 @@ _OUTSIDE = {
 }
 
 
+def refuse_source(source: str) -> None:
+    """Raises UserError unless it is TOOLKIT:FILE with a known toolkit and a file that is there."""
+    toolkit, _, file = source.partition(":")
+    if toolkit not in ("asrtts", *get_args(Toolkit)) or not file:
+        choices = suggestion(toolkit, ["asrtts", *get_args(Toolkit)])
+        raise UserError(f"--init {source}: write TOOLKIT:FILE, e.g. espnet:valid.acc.ave.pth{choices}")
+    if not Path(file).exists():
+        raise UserError(f"{file}: no such file of weights")
+
+
 def start_from(source: str, encoder: nn.Module, settings: Settings) -> tuple[Tensor, Tensor] | None:
     """Fill an encoder from `espnet:FILE`, `wenet:FILE` or `asrtts:FILE` (a run's model.safetensors).
 
@@ -63,10 +73,8 @@ def start_from(source: str, encoder: nn.Module, settings: Settings) -> tuple[Ten
         UserError: the file is missing, damaged or holds more than tensors; its encoder is of another kind or size, the
             setting is named.
     """
+    refuse_source(source)
     toolkit, _, file = source.partition(":")
-    if toolkit not in ("asrtts", *get_args(Toolkit)) or not file:
-        choices = suggestion(toolkit, ["asrtts", *get_args(Toolkit)])
-        raise UserError(f"--init {source}: write TOOLKIT:FILE, e.g. espnet:valid.acc.ave.pth{choices}")
     weights = _read(Path(file))
     if toolkit == "asrtts":
         ours = {k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")}

@@ -8,6 +8,7 @@ lexicon or espeak-ng says (--lexicon, --lang). docs/aligning.md says more.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -24,11 +25,11 @@ from rich.progress import track
 from asrtts import __version__, registry, storage
 from asrtts.alignment import intervals, textgrid
 from asrtts.alignment.intervals import Alignment, Unaligned
-from asrtts.config import ArgumentParser, warn
+from asrtts.config import ArgumentParser, Made, warn
 from asrtts.data import manifest
 from asrtts.data.utterance import Utterance
 from asrtts.registry import UserError
-from asrtts.text import normalization, phones
+from asrtts.text import espeak, normalization, phones
 from asrtts.text.phones import Lexicon
 from asrtts.training import parallel
 
@@ -56,10 +57,19 @@ def parser() -> ArgumentParser:
     return options
 
 
+def check(args: argparse.Namespace, made: Made) -> None:
+    """Raises UserError for values that would stop this command when its stage comes."""
+    parallel.refuse_threads(args.threads)
+    refuse_options(args)
+    for path in (*args.manifest, *args.learn):
+        if path not in made:
+            manifest.locate(path)
+    made.add(out_of(args))
+
+
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    if args.lexicon and args.lang:
-        raise UserError("--lexicon and --lang both say how words are pronounced; leave one of them out")
+    refuse_options(args)
     parallel.use_threads(args.threads)
     aligner = registry.find("asrtts.alignment.aligners", args.aligner)
     paths = {path.stem: path for path in map(manifest.locate, args.manifest)}
@@ -71,7 +81,7 @@ def main(argv: list[str]) -> None:
     learnt = [path for place, path in given.items() if place not in aligned]
     everyone = [*chain.from_iterable(read.values()), *chain.from_iterable(map(lasting, learnt))]
     lexicon = pronunciations(args.lexicon, args.lang, everyone)
-    out = args.out or args.manifest[0].parent / "alignment"
+    out = out_of(args)
     about = {"aligner": args.aligner, "manifests": {name: manifest.fingerprint(path) for name, path in paths.items()}}
     about |= {"learn": [manifest.fingerprint(path) for path in learnt]}
     about |= {"pronunciations": phones.fingerprint(lexicon)}
@@ -86,6 +96,22 @@ def main(argv: list[str]) -> None:
                 say(f"{out / name}.ctm: finished before, of the same recordings and pronunciations")
                 continue
             write(out, name, utterances, aligner.align(utterances, lexicon, out, shown), args.textgrid)
+
+
+def refuse_options(args: argparse.Namespace) -> None:
+    """Raises UserError for an aligner, a lexicon or a language that is not there."""
+    registry.find("asrtts.alignment.aligners", args.aligner)
+    if args.lexicon and args.lang:
+        raise UserError("--lexicon and --lang both say how words are pronounced; leave one of them out")
+    if args.lexicon:
+        phones.read_bytes(args.lexicon)
+    if args.lang:
+        espeak.phones("a", args.lang)
+
+
+def out_of(args: argparse.Namespace) -> Path:
+    """The folder of the alignments."""
+    return args.out or args.manifest[0].parent / "alignment"
 
 
 def nameable(path: Path, grids: bool) -> list[Utterance]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
-from asrtts.config import ArgumentParser
+from asrtts.config import ArgumentParser, Made
 from asrtts.experiment.averaging import average
 from asrtts.experiment.run_folder import Run
 
@@ -18,6 +19,12 @@ def parser() -> ArgumentParser:
     which.add_argument("--best", type=int, metavar="N", help="the N snapshots that validated best")
     args.epilog = "Without --last or --best: all that training.keep_last kept, or training.keep_best if that is 0."
     return args
+
+
+def check(args: argparse.Namespace, made: Made) -> None:
+    """Raises UserError for values that would stop this command when its stage comes."""
+    if args.exp not in made:
+        Run.open(args.exp)
 
 
 def main(argv: list[str]) -> None:

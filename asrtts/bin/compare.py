@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +26,7 @@ from asrtts.comparison import (
 )
 from asrtts.comparison.fairness import Member, System
 from asrtts.comparison.measuring import Missing
-from asrtts.config import MOST, ArgumentParser, warn, whole
+from asrtts.config import MOST, ArgumentParser, Made, warn, whole
 from asrtts.data.utterance import Utterance
 from asrtts.experiment import decodings
 from asrtts.metrics import emission, error_rate
@@ -73,6 +74,13 @@ def parser() -> ArgumentParser:
     )
     options.add_argument("--out", type=Path, default=Path("exp/compare"), metavar="DIR", help="default: exp/compare")
     return options
+
+
+def check(args: argparse.Namespace, made: Made) -> None:
+    """Raises UserError for values that would stop this command when its stage comes."""
+    decodings.refuse_absent(args.test, made)
+    if args.alignment and args.alignment not in made and not args.alignment.exists():
+        raise UserError(f"{args.alignment}: no such alignment; make it with `asrtts align`")
 
 
 def main(argv: list[str]) -> None:

@@ -16,6 +16,7 @@ a model begins with an encoder trained on the same folds, exp/folds/encoder-fold
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from typing import Any
 from asrtts import __version__, storage
 from asrtts.comparison import fold_table
 from asrtts.comparison.fold_scores import HELD_OUT, scored
-from asrtts.config import ArgumentParser, warn, whole
+from asrtts.config import ArgumentParser, Made, warn, whole
 from asrtts.data import folds, manifest
 from asrtts.data.folds import Fold
 from asrtts.data.utterance import Utterance
@@ -65,6 +66,13 @@ def parser() -> ArgumentParser:
     add("--out", type=Path, default=Path("exp/folds"), metavar="DIR", help="of folds, runs and result (exp/folds)")
     add("--device", default="auto", choices=("auto", "cpu", "cuda"))
     return args
+
+
+def check(args: argparse.Namespace, made: Made) -> None:
+    """Raises UserError for values that would stop this command when its stage comes."""
+    variants, common = read(args.settings)
+    one_data(variants, [load(v.conf, (*common, *v.overrides)) for v in variants])
+    first_encoder.check([job(v, common, args.out, 1, args.out / v.name, args.encoder) for v in variants])
 
 
 def main(argv: list[str]) -> None:

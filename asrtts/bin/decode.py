@@ -13,7 +13,7 @@ import torch
 
 from asrtts import __version__, config, storage
 from asrtts.asr.decoding import Decoding
-from asrtts.config import ArgumentParser
+from asrtts.config import ArgumentParser, Made
 from asrtts.data import batching
 from asrtts.experiment import arguments, processes
 from asrtts.experiment.run_folder import Run
@@ -36,6 +36,16 @@ def parser() -> ArgumentParser:
     args.add_argument("--restart", action="store_true", help="decode again what is finished, e.g. to time it again")
     args.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     return args
+
+
+def check(args: argparse.Namespace, made: Made) -> None:
+    """Raises UserError for values that would stop this command when its stage comes."""
+    parallel.refuse_threads(args.threads)
+    args = arguments.told_apart(args)
+    arguments.refuse_absent(args, made)
+    config.build(Decoding, config.overridden({}, args.settings), "decode")
+    config.build(batching.Config, {"seconds": args.batch_seconds}, "--batch-seconds")
+    refuse_path(args.name)
 
 
 def main(argv: list[str]) -> None:
@@ -97,9 +107,13 @@ def main(argv: list[str]) -> None:
 def name_of(args: argparse.Namespace, index: batching.Index) -> str:
     """Of the result. Raises UserError for a name that is a path."""
     name = "_".join(part for part in (index.path.stem, args.tuned) if part) if args.name is None else args.name
-    if not name or name != Path(name).name:
-        raise UserError(f"--name '{name}': wanted a bare name, e.g. test_lm")
+    refuse_path(name)
     return name
+
+
+def refuse_path(name: str | None) -> None:
+    if name is not None and (not name or name != Path(name).name):
+        raise UserError(f"--name '{name}': wanted a bare name, e.g. test_lm")
 
 
 def made_from(

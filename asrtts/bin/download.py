@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from asrtts import registry
-from asrtts.config import ArgumentParser, whole
+from asrtts.config import ArgumentParser, Made, whole
 from asrtts.registry import UserError
 
 _HELP = """The corpus comes to DEST/<corpus>, where `asrtts prepare CORPUS DEST data` finds it.
@@ -40,12 +41,29 @@ def fetched() -> list[str]:
     return [name for name, member in members.items() if len(inspect.signature(member.download).parameters) > 1]
 
 
+def check(args: argparse.Namespace, made: Made) -> None:
+    """Raises UserError for values that would stop this command when its stage comes."""
+    corpus = chosen(args)
+    if args.source and not args.source.is_dir():
+        raise UserError(f"{args.source}: no such folder (named by --corpus)")
+    if hasattr(corpus, "check"):
+        corpus.check(**_options(corpus, args.corpus, vars(args)))
+    made.add(args.dest)
+
+
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
+    corpus = chosen(args)
+    corpus.download(args.dest, **_options(corpus, args.corpus, vars(args)))
+
+
+def chosen(args: argparse.Namespace) -> ModuleType:
+    """The corpus. Raises UserError for one that is not known, and for options that mean nothing to it."""
     if args.trust and not re.fullmatch(r"(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32})", args.trust):
         raise UserError(f"--trust {args.trust}: wanted sha256: and 64, or md5: and 32 hexadecimal digits")
     corpus = registry.find("asrtts.corpora", args.corpus)
-    corpus.download(args.dest, **_options(corpus, args.corpus, vars(args)))
+    _options(corpus, args.corpus, vars(args))
+    return corpus
 
 
 def _folder(text: str) -> Path | None:

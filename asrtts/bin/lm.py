@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import sys
 from collections.abc import Callable
@@ -10,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from asrtts import storage
-from asrtts.config import ArgumentParser, put_overrides, read_yaml, whole
-from asrtts.data.sentences import is_arpa
+from asrtts.config import ArgumentParser, Made, overridden, read_yaml, utf8_path, whole
+from asrtts.data.sentences import is_arpa, locate
 from asrtts.data.sentences import read as sentences
 from asrtts.lm import arpa, kneser_ney, lm_folder
 from asrtts.lm.perplexity import perplexity
@@ -26,7 +27,7 @@ def parser() -> ArgumentParser:
     options = ArgumentParser("lm", __doc__)
     text = "a manifest, e.g. data/train; one sentence a line; a Kaldi text file; or an ARPA file of these tokens"
     options.add_argument("text", type=Path, help=text)
-    options.add_argument("folder", type=Path, help="where the model goes, e.g. exp/lm")
+    options.add_argument("folder", type=utf8_path, help="where the model goes, e.g. exp/lm")
     overrides = "with --neural, e.g. model.dim=512 training.updates=5000"
     options.add_argument("settings", nargs="*", default=[], metavar="key=value", help=overrides)
     options.add_argument("--neural", action="store_true", help="train an LSTM instead of an n-gram")
@@ -38,8 +39,20 @@ def parser() -> ArgumentParser:
     return options
 
 
+def check(args: argparse.Namespace, made: Made) -> None:
+    """Raises UserError for values that would stop this command when its stage comes."""
+    refuse_options(args)
+    if args.neural:
+        neural_settings(args)
+    for text in (args.text, args.dev):
+        if text not in made:
+            locate(text)
+    made.add(args.folder)
+
+
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
+    refuse_options(args)
     folder = storage.behind_links(args.folder)
     if storage.is_here(folder) or is_of_another_task(folder):
         raise UserError(f"{args.folder}: is in use by something else; name a new folder, such as exp/lm")
@@ -53,8 +66,6 @@ def main(argv: list[str]) -> None:
             covered(args.text, sentences(args.text), tokenizer)
         _train(args, tokenizer, held_out)
         return
-    if args.settings:
-        raise UserError(f"'{args.settings[0]}' is a setting of --neural; an n-gram has --order alone")
     made_from, told, make = _ngrams(args, tokenizer, dev)
     made_from |= {"text": str(args.text), "dev_hash": text_hash(held_out), "tokens_hash": tokenizer.fingerprint()}
     if lm_folder.is_finished(folder, made_from):
@@ -69,6 +80,28 @@ def main(argv: list[str]) -> None:
     say(verdict(args.dev, about))
 
 
+def refuse_options(args: argparse.Namespace) -> None:
+    """Raises UserError for options that mean nothing together."""
+    if args.neural and (is_arpa(args.text) or args.order is not None):
+        raise UserError("--neural is trained on a text and has no order; leave out one of the two")
+    if args.settings and not args.neural:
+        raise UserError(f"'{args.settings[0]}' is a setting of --neural; an n-gram has --order alone")
+    if is_arpa(args.text) and args.order is not None:
+        raise UserError("--order is for an n-gram that is made here; an ARPA file has its own")
+
+
+def neural_settings(args: argparse.Namespace) -> Any:
+    """The settings with `key=value` over their defaults. Raises UserError for a wrong one."""
+    from asrtts.experiment import settings as experiment_settings
+
+    data = {"train": str(args.text), "dev": str(args.dev), "tokens": str(args.tokens)}
+    values = overridden({"task": "language_model", "data": data}, args.settings)
+    settings = experiment_settings.build(values, "asrtts lm")
+    if not settings.training.keep_best:
+        raise UserError("training.keep_best is 0: the snapshot that is best on dev becomes the model; wanted 1 or more")
+    return settings
+
+
 def is_of_another_task(folder: Path) -> bool:
     """Whether the folder is a run of something else than a language model."""
     conf = folder / "config.yaml"
@@ -76,21 +109,13 @@ def is_of_another_task(folder: Path) -> bool:
 
 
 def _train(args: Any, tokenizer: Tokenizer, held_out: list[str]) -> None:
-    from asrtts.experiment import settings as experiment_settings
     from asrtts.experiment.averaging import average
     from asrtts.experiment.fitting import fit
     from asrtts.experiment.run_folder import Run
     from asrtts.experiment.task_door import open_task
     from asrtts.training import parallel
 
-    if is_arpa(args.text) or args.order is not None:
-        raise UserError("--neural is trained on a text and has no order; leave out one of the two")
-    data = {"train": str(args.text), "dev": str(args.dev), "tokens": str(args.tokens)}
-    values: dict[str, Any] = {"task": "language_model", "data": data}
-    put_overrides(values, args.settings)
-    settings = experiment_settings.build(values, "asrtts lm")
-    if not settings.training.keep_best:
-        raise UserError("training.keep_best is 0: the snapshot that is best on dev becomes the model; wanted 1 or more")
+    settings = neural_settings(args)
     device = parallel.pick_device(args.device)
     parallel.use_threads(settings.training.threads)
     run = Run(args.folder)
@@ -111,8 +136,6 @@ def _ngrams(
 ) -> tuple[dict[str, Any], dict[str, Any], Callable[[], Ngrams]]:
     """What decides the n-grams, what else lm.json tells of their text, and what makes them."""
     if is_arpa(args.text):
-        if args.order is not None:
-            raise UserError("--order is for an n-gram that is made here; an ARPA file has its own")
         ngrams, lacking = arpa.read_with_lacking(args.text, tokenizer.pieces)
         coverage.refuse_poor(args.text, lacking, args.dev, dev, tokenizer)
         if lacking:

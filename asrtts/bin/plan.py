@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from asrtts import storage
-from asrtts.config import ArgumentParser, whole
+from asrtts.config import ArgumentParser, Made, whole
 from asrtts.data import batching
 from asrtts.experiment.cost_plan import Plan, plan
 from asrtts.experiment.settings import load
@@ -47,6 +48,11 @@ def parser() -> ArgumentParser:
         "Nothing is trained or kept. Exit status 2 says that batching.seconds as set does not fit."
     )
     return args
+
+
+def check(args: argparse.Namespace, made: Made) -> None:
+    """Raises UserError for values that would stop this command when its stage comes."""
+    load(args.conf, _overrides(args.settings))
 
 
 def main(argv: list[str]) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from asrtts import registry, storage
-from asrtts.config import ArgumentParser, warn, whole
+from asrtts.config import ArgumentParser, Made, warn, whole
 from asrtts.data import preparation_report, preparing, survey
 from asrtts.data.diagnosis import KINDS, Seen
 from asrtts.data.inspection import Limits
@@ -52,6 +52,16 @@ def parser() -> ArgumentParser:
     add("--force", action="store_true", help="do it again though nothing changed")
     options.epilog = "kinds: " + ", ".join(KINDS)
     return options
+
+
+def check(args: argparse.Namespace, made: Made) -> None:
+    """Raises UserError for values that would stop this command when its stage comes."""
+    preparing.effects(args.allow, args.stop, args.keep_going)
+    _limits(args)
+    registry.find("asrtts.corpora", args.corpus)
+    if args.there and not args.there.is_dir():
+        raise UserError(f"{args.there}: no such folder (named by --corpus)")
+    made.add(args.data)
 
 
 def main(argv: list[str]) -> None:

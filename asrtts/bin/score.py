@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from asrtts import storage
 from asrtts.bin import _score_table
-from asrtts.config import ArgumentParser, build
+from asrtts.config import ArgumentParser, Made, build
 from asrtts.data.utterance import Utterance
 from asrtts.experiment import decodings
 from asrtts.metrics import error_rate, significance
@@ -30,6 +31,11 @@ def parser() -> ArgumentParser:
     )
     options.add_argument("--json", action="store_true", help="print JSON instead of the table")
     return options
+
+
+def check(args: argparse.Namespace, made: Made) -> None:
+    """Raises UserError for values that would stop this command when its stage comes."""
+    decodings.refuse_absent(args.on, made)
 
 
 def main(argv: list[str]) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
 
-from asrtts.config import MOST, ArgumentParser, whole
-from asrtts.data import sharding
+from asrtts.config import MOST, ArgumentParser, Made, whole
+from asrtts.data import manifest, sharding
 from asrtts.data.shard_record import MANIFEST
 from asrtts.data.utterance import Utterance
 
@@ -27,6 +28,13 @@ def parser() -> ArgumentParser:
         "Train with data.train=FOLDER/manifest and batching.block=N. What is finished is not written again."
     )
     return options
+
+
+def check(args: argparse.Namespace, made: Made) -> None:
+    """Raises UserError for values that would stop this command when its stage comes."""
+    if args.manifest not in made:
+        manifest.locate(args.manifest)
+    made.add(args.folder)
 
 
 def main(argv: list[str]) -> None:

@@ -15,12 +15,13 @@ encoder in its name; the sweep of another head names the same. docs/choosing_set
 
 from __future__ import annotations
 
+import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from asrtts.comparison import fairness
-from asrtts.config import ArgumentParser
+from asrtts.config import ArgumentParser, Made
 from asrtts.experiment import decodings, first_encoder
 from asrtts.experiment import jobs as series
 from asrtts.experiment.jobs import Job
@@ -43,22 +44,35 @@ def parser() -> ArgumentParser:
     return args
 
 
+def check(args: argparse.Namespace, made: Made) -> None:
+    """Raises UserError for values that would stop this command when its stage comes."""
+    decodings.refuse_absent(args.test, made)
+    jobs_of(args, Path(args.test))
+    made.add(args.exp.parent)
+
+
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    swept, fixed = divided(args.settings)
-    manifest = decodings.located(args.test)
+    jobs, swept = jobs_of(args, decodings.located(args.test))
     device = parallel.pick_device(args.device)
-    jobs = []
-    for point in points(swept):
-        job = Job(args.conf, (*fixed, *point), series.beside(args.exp, point[:1]), manifest)
-        jobs.append(first_encoder.begun(job, args.encoder, point))
-    refuse_alike(jobs, swept)
-    refuse_new_heads(args.conf, fixed, swept)
-    first_encoder.check(jobs)
     series.check(jobs, device)
     series.run(jobs, args.device)
     exps, allow = [str(job.exp) for job in jobs], allowed(swept, bool(args.encoder))
     print("compare them: " + shlex.join(["asrtts", "compare", *exps, "--test", args.test, *allow]))
+
+
+def jobs_of(args: argparse.Namespace, manifest: Path) -> tuple[list[Job], dict[str, list[str]]]:
+    """The runs, and what is swept. Raises UserError for settings that cannot be."""
+    swept, fixed = divided(args.settings)
+    jobs = []
+    for point in points(swept):
+        job = Job(args.conf, (*fixed, *point), series.beside(args.exp, point[:1]), manifest)
+        load(job.conf, job.overrides)
+        jobs.append(first_encoder.begun(job, args.encoder, point))
+    refuse_alike(jobs, swept)
+    refuse_new_heads(args.conf, fixed, swept)
+    first_encoder.check(jobs)
+    return jobs, swept
 
 
 def divided(settings: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from asrtts.config import ArgumentParser, whole
+from asrtts.config import ArgumentParser, Made, whole
 from asrtts.data import manifest
-from asrtts.registry import UserError
+from asrtts.registry import UserError, suggestion
 from asrtts.text import coverage, normalization, phones, tokenizer
 
 RARE = 3  # a token seen less often is hardly learnt
@@ -27,10 +28,19 @@ def parser() -> ArgumentParser:
     return options
 
 
+def check(args: argparse.Namespace, made: Made) -> None:
+    """Raises UserError for values that would stop this command when its stage comes."""
+    refuse_options(args)
+    if args.lexicon and args.lexicon not in made:
+        phones.read_bytes(args.lexicon)
+    if args.manifest not in made:
+        manifest.locate(args.manifest)
+    made.add(args.folder)
+
+
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    if args.kind in tokenizer.KINDS and args.kind != "phone" and (args.lexicon or args.lang):
-        raise UserError(f"--lexicon and --lang are for --kind phone, not for {args.kind}")
+    refuse_options(args)
     texts = [normalization.plain(utterance.text) for utterance in manifest.read(args.manifest)]
     settings = _settings(args, texts)
     if tokenizer.is_finished(args.folder, settings):
@@ -43,6 +53,14 @@ def main(argv: list[str]) -> None:
     coverage.share(args.manifest, texts, encoded, tokens)
     tokens.save(args.folder, settings)
     print(f"{args.folder}: {summary(tokens, encoded)}")
+
+
+def refuse_options(args: argparse.Namespace) -> None:
+    """Raises UserError for an unknown kind, and for options that mean nothing to it."""
+    if args.kind not in tokenizer.KINDS:
+        raise UserError(f"no token kind is named '{args.kind}'{suggestion(args.kind, tokenizer.KINDS)}")
+    if args.kind != "phone" and (args.lexicon or args.lang):
+        raise UserError(f"--lexicon and --lang are for --kind phone, not for {args.kind}")
 
 
 def summary(tokens: tokenizer.Tokenizer, encoded: list[list[int]]) -> str:

@@ -6,10 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from asrtts.config import ArgumentParser
-from asrtts.experiment import settings as experiment_settings
+from asrtts.asr.foreign_weights import refuse_source
+from asrtts.config import ArgumentParser, Made, utf8_path
+from asrtts.data import manifest
 from asrtts.experiment.fitting import fit
 from asrtts.experiment.run_folder import Run
+from asrtts.experiment.settings import load
 from asrtts.experiment.task_door import open_task
 from asrtts.training import parallel
 
@@ -17,7 +19,7 @@ from asrtts.training import parallel
 def parser() -> ArgumentParser:
     args = ArgumentParser("train", __doc__)
     args.add_argument("conf", help="settings, e.g. conf/ctc.yaml; `task:` says what is trained (default: recognition)")
-    args.add_argument("exp", type=Path, help="folder of the run, e.g. exp/ctc")
+    args.add_argument("exp", type=utf8_path, help="folder of the run, e.g. exp/ctc")
     overrides = "overrides, e.g. training.updates=2000 seed=2"
     args.add_argument("settings", nargs="*", default=[], metavar="key=value", help=overrides)
     args.add_argument("--restart", action="store_true", help="throw away what the folder holds and start again")
@@ -40,9 +42,20 @@ class _SettingsPage(argparse.Action):
         parser.exit()
 
 
+def check(args: argparse.Namespace, made: Made) -> None:
+    """Raises UserError for values that would stop this command when its stage comes."""
+    settings = load(args.conf, args.settings)
+    for path in (settings.data.train, settings.data.dev) if hasattr(settings, "data") else ():
+        if path not in made and not Path(path).is_file():
+            manifest.locate(path)
+    if args.init and args.init.partition(":")[2] not in made:
+        refuse_source(args.init)
+    made.add(args.exp)
+
+
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    settings = experiment_settings.load(args.conf, args.settings)
+    settings = load(args.conf, args.settings)
     parallel.start()
     device = parallel.pick_device(args.device)
     parallel.use_threads(settings.training.threads)

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from asrtts import config, storage
 from asrtts.asr.decoding import Decoding
-from asrtts.config import ArgumentParser, warn
+from asrtts.config import ArgumentParser, Made, warn
 from asrtts.data import batching, manifest
 from asrtts.experiment import arguments
 from asrtts.experiment.run_folder import Run
@@ -47,6 +47,15 @@ def parser() -> ArgumentParser:
         "The encoder runs once, and what it gives is held in memory. Then: asrtts decode EXP... TEST --tuned NAME"
     )
     return args
+
+
+def check(args: argparse.Namespace, made: Made) -> None:
+    """Raises UserError for values that would stop this command when its stage comes."""
+    parallel.refuse_threads(args.threads)
+    args = arguments.told_apart(args)
+    arguments.refuse_absent(args, made)
+    config.build(Decoding, config.overridden({}, args.settings), "tune")
+    config.build(batching.Config, {"seconds": args.batch_seconds}, "--batch-seconds")
 
 
 def main(argv: list[str]) -> None:

@@ -87,6 +87,12 @@ class Speaker:
     utterances: int
 
 
+def check(lang: str = "en", jobs: int | None = None) -> None:
+    """Raises UserError for what `download` cannot speak."""
+    if lang not in GRAMMARS:
+        raise UserError(f"mini is not spoken in '{lang}'{suggestion(lang, GRAMMARS)}")
+
+
 def download(root: Path, lang: str = "en", jobs: int | None = None) -> Path:
     """Speak the corpus into root/mini (for zh: root/mini-zh); the same samples each time. Returns the folder.
 
@@ -95,8 +101,7 @@ def download(root: Path, lang: str = "en", jobs: int | None = None) -> Path:
     Raises:
         UserError: an unknown language, espeak-ng is not installed, or the disk is full.
     """
-    if lang not in GRAMMARS:
-        raise UserError(f"mini is not spoken in '{lang}'{suggestion(lang, GRAMMARS)}")
+    check(lang)
     goal = Path(root) / ("mini" if lang == "en" else f"mini-{lang}")
     recipe = _recipe(lang)
     if _is_finished(goal, recipe):

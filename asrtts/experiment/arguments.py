@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from asrtts.config import ArgumentParser
+from asrtts.config import ArgumentParser, Made
+from asrtts.data import manifest
+from asrtts.experiment.run_folder import Run
 from asrtts.registry import UserError
 
 
@@ -30,3 +32,12 @@ def told_apart(args: argparse.Namespace) -> argparse.Namespace:
         raise UserError(f"wanted one run or several and then a manifest, e.g. exp/ctc-1 data/dev; found {found}")
     args.exp = [Path(exp) for exp in dict.fromkeys(exps)]
     return args
+
+
+def refuse_absent(args: argparse.Namespace, made: Made) -> None:
+    """Raises UserError for a run or a manifest that is not there and that no earlier command of a recipe makes."""
+    for exp in args.exp:
+        if exp not in made:
+            Run.open(exp)
+    if args.manifest not in made:
+        manifest.locate(args.manifest)

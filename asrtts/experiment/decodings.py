@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt
 
 from asrtts import storage
-from asrtts.config import Settings, build, warn
+from asrtts.config import Made, Settings, build, warn
 from asrtts.data import manifest
 from asrtts.data.utterance import Utterance
 from asrtts.registry import UserError, suggestion
@@ -91,6 +91,12 @@ def located(on: str) -> Path:
     """The manifest's file; a bare name is looked for in data/."""
     bare = Path(on).name == on and not Path(on).exists() and not Path(f"{on}.jsonl").exists()
     return manifest.locate(Path("data") / on if bare else on)
+
+
+def refuse_absent(on: str, made: Made) -> None:
+    """Raises UserError for a manifest that is not there and that no earlier command of a recipe makes."""
+    if on not in made and Path("data") / on not in made:
+        located(on)
 
 
 def references(on: str) -> tuple[str, dict[str, Utterance]]:

@@ -56,10 +56,15 @@ def cores(processes: int | None = None) -> int:
     return max(1, allowed // (processes or int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
-def use_threads(count: int, processes: int | None = None) -> None:
-    """Compute with so many threads, 0: with all cores (see there). Raises UserError for a number that is none."""
+def refuse_threads(count: int) -> None:
+    """Raises UserError for a number of threads that is none."""
     if not 0 <= count <= 1024:
         raise UserError(f"--threads {count}: wanted 1 to 1024, or 0 for all cores")
+
+
+def use_threads(count: int, processes: int | None = None) -> None:
+    """Compute with so many threads, 0: with all cores (see there). Raises UserError for a number that is none."""
+    refuse_threads(count)
     torch.set_num_threads(count or cores(processes))
 
 
