@@ -195,12 +195,12 @@ def errors(
         found = model.search_encoded(enc, enc_lens, decoding, lms)
         refs += [index[row].text for row in rows]
         hyps += [tokenizer.decode(nbest[0].tokens) for nbest in found]
-    rates, lengths = {}, []
+    refs, hyps = error_rate.without_unknown(refs, hyps)
+    rates = {}
     for rate, split in (("wer", error_rate.words), ("cer", error_rate.characters)):
         total = error_rate.tally(error_rate.align([split(r) for r in refs], [split(h) for h in hyps]))
         rates[rate] = round(100 * total.errors / max(total.ref, 1), 4)
-        lengths.append(total.ref)
-    return rates, error_rate.judged_by(*lengths, len(refs))
+    return rates, error_rate.judged_by(refs)
 
 
 def show(tried: Sequence[dict[str, float]], keys: Sequence[str], order: Sequence[int]) -> None:

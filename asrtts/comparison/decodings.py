@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -112,9 +113,10 @@ def lines(exp: Path, name: str, utterances: dict[str, Utterance], kind: type[Kin
     path = decoded(exp, name)
     found: dict[str, Kind] = {}
     changed = 0
+    spelled = _spelling(utterances)
     with open(path, "rb") as texts:
         for number, text in enumerate(texts, 1):
-            line = build(kind, _parse(text, f"{path}:{number}"), f"{path}:{number}")
+            line = spelled(build(kind, _parse(text, f"{path}:{number}"), f"{path}:{number}"))
             if line.utt_id in found:
                 raise UserError(f"{path}:{number}: utterance '{line.utt_id}' stands there twice; decode it again")
             if line.utt_id not in utterances:
@@ -129,12 +131,26 @@ def lines(exp: Path, name: str, utterances: dict[str, Utterance], kind: type[Kin
     return found
 
 
-def again(exp: Path, name: str, kind: type[Kind]) -> Iterator[Kind]:
+def again(exp: Path, name: str, utt_ids: Iterable[str], kind: type[Kind]) -> Iterator[Kind]:
     """Once more, with more of each line: those that `lines` found to be sound."""
-    path = decoded(exp, name)
+    path, spelled = decoded(exp, name), _spelling(utt_ids)
     with open(path, "rb") as texts:
         for number, text in enumerate(texts, 1):
-            yield build(kind, _parse(text, f"{path}:{number}"), f"{path}:{number}")
+            yield spelled(build(kind, _parse(text, f"{path}:{number}"), f"{path}:{number}"))
+
+
+def _spelling(utt_ids: Iterable[str]) -> Callable[[Kind], Kind]:
+    """Gives a line its utt_id as the manifest spells it: a letter with an accent has two forms in Unicode."""
+    own = set(utt_ids)
+    composed = {unicodedata.normalize("NFC", utt_id): utt_id for utt_id in own}
+
+    def spelled(line: Kind) -> Kind:
+        if line.utt_id in own:
+            return line
+        utt_id = composed.get(unicodedata.normalize("NFC", line.utt_id), line.utt_id)
+        return line if utt_id == line.utt_id else line.model_copy(update={"utt_id": utt_id})
+
+    return spelled
 
 
 def refuse_undecoded(exp: Path, name: str) -> None:

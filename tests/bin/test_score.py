@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from asrtts.bin import _score_table, score
+from asrtts.bin import score
+from asrtts.comparison import score_table
 from asrtts.registry import UserError
 from asrtts.text.tokenizer import make
 
@@ -189,13 +190,13 @@ def test_pipe_gets_no_colours_and_terminal_no_cut_cells(recipe: Path, capsys: py
     found = json.loads(capsys.readouterr().out)
     for width in (60, 80, 100, 120, 200):
         terminal = Console(file=io.StringIO(), force_terminal=True, width=width, color_system="truecolor")
-        _score_table.show(found["systems"], found["families"], terminal)
+        score_table.show(found["systems"], found["families"], terminal)
         shown = terminal.file.getvalue()
         assert "\x1b[" in shown
         if width >= 80:
             assert "…" not in shown and "mean of 3" in shown and "S.Err" in shown and "0.012" in shown
     pipe = Console(file=io.StringIO(), width=80)
-    _score_table.show(found["systems"], found["families"], pipe)
+    score_table.show(found["systems"], found["families"], pipe)
     assert "\x1b" not in pipe.file.getvalue() and "ctc_greedy" in pipe.file.getvalue()
 
 

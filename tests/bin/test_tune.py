@@ -137,7 +137,7 @@ def test_of_several_runs_every_mistake_is_found_before_the_first_is_tuned(tones,
     assert not (folder / "tuned").exists()
 
 
-def test_text_without_blanks_is_judged_by_characters(tones, made, run, monkeypatch):
+def test_a_point_is_chosen_by_the_unit_in_which_the_text_is_judged(tones, made, run, monkeypatch):
     """Its word errors are the sentences that are not right in every character, which say little."""
     rates = iter([({"wer": 50.0, "cer": 20.0}, "characters"), ({"wer": 60.0, "cer": 10.0}, "characters")])
     monkeypatch.setattr(tune, "errors", lambda *_: next(rates))

@@ -138,8 +138,47 @@ def test_ten_thousand_utterances_take_seconds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "characters", "utterances", "unit"),
-    [(773, 2565, 130, "words"), (40, 595, 40, "characters"), (0, 0, 3, "words"), (30, 30, 30, "words")],
+    ("texts", "unit"),
+    [
+        (["zero", "one", "two"], "words"),  # one word an utterance has no blank either
+        (["STOP"], "words"),
+        (["打开灯", "今天"], "characters"),
+        (["打开 灯", "今 天"], "characters"),  # somebody's segmentation
+        (["カメラを開いて"], "characters"),
+        (["เปิดไฟ ครับ", "ปิด"], "characters"),
+        (["ເປີດໄຟ"], "characters"),
+        (["បើកភ្លើង"], "characters"),
+        (["မီးဖွင့်ပါ"], "characters"),
+        (["བཀྲ་ཤིས་བདེ་ལེགས"], "characters"),
+        (["불 켜", "네"], "words"),
+        (["बत्ती जलाओ", "أشعل الضوء", "bật đèn"], "words"),
+        (["打开 the light", "今天 meeting 取消"], "characters"),
+        (["turn on the 灯", "stop"], "words"),
+        (["3 4", "5"], "words"),
+        (["", ""], "words"),
+        ([], "words"),
+    ],
 )
-def test_text_without_blanks_is_judged_in_characters(words, characters, utterances, unit):
-    assert error_rate.judged_by(words, characters, utterances) == unit
+def test_the_script_decides_in_what_systems_are_judged(texts: list[str], unit: str) -> None:
+    assert error_rate.judged_by(texts) == unit
+
+
+@pytest.mark.parametrize(
+    ("ref", "hyp", "scored"),
+    [
+        ("a <unk> c", "a b c", ("a c", "a c")),
+        ("a <UNK> c", "a c", ("a c", "a c")),
+        ("a <unk> c", "a \u2047 x c", ("a c", "a x c")),
+        ("<unk>", "", ("", "")),
+        ("<unk> <unk>", "what", ("", "")),
+        ("今天<unk>天气", "今天很天气", ("今天天气", "今天天气")),
+        ("a b", "a <unk>", ("a b", "a <unk>")),  # of the hypothesis: an error
+    ],
+)
+def test_words_that_the_transcriber_did_not_understand_are_left_out(
+    ref: str, hyp: str, scored: tuple[str, str]
+) -> None:
+    refs, hyps = error_rate.without_unknown(["x", ref, "y"], ["x", hyp, "z"])
+    assert (refs[::2], hyps[::2]) == (["x", "y"], ["x", "z"])
+    assert (" ".join(refs[1].split()), " ".join(hyps[1].split())) == scored
+    assert error_rate.without_unknown([], []) == ([], [])
