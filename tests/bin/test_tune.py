@@ -110,7 +110,7 @@ def test_a_point_that_is_alone_is_said_to_be_so(tones, made, run, capsys):
     tune.main([str(run("ctc")), str(tones / "data/dev"), f"lm={made}", "--try", "lm_weight=1", "length_bonus=0.5"])
     out, err = capsys.readouterr()
     assert "lm_weight" in out
-    assert "lm.yaml: lm_weight=1, the only point, CER " in err and "the largest value" not in err
+    assert "lm.yaml: lm_weight=1, the only point, WER " in err and "the largest value" not in err
 
 
 def test_several_runs_are_tuned_and_decoded_each_as_alone(tones, made, run, trained, tmp_path):
