@@ -69,7 +69,9 @@ def _without_gaps(intervals: list[Interval], seconds: float) -> Iterator[Interva
 
 def is_one(path: Path) -> bool:
     """Whether the name of a file is that of a TextGrid."""
-    return path.suffix.lower() == SUFFIX.lower() and not path.name.startswith(".")  # macOS writes ._NAME beside NAME
+    return path.suffix.lower() == SUFFIX.lower() and not path.name.startswith(
+        "._"
+    )  # macOS keeps what it knows of a file beside it
 
 
 def read_words(path: Path) -> dict[str, list[tuple[str, float]]]:

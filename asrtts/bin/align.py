@@ -106,7 +106,7 @@ def nameable(path: Path, grids: bool) -> list[Utterance]:
     found: dict[str, Utterance] = {}
     for utterance in lasting(path):
         utt_id = utterance.utt_id
-        if utt_id.split() != [utt_id] or "\0" in utt_id:
+        if utt_id.split() != [utt_id] or "\0" in utt_id or utt_id.startswith(";;"):  # a comment
             raise UserError(f"{path}: the utt_id {utt_id!r} cannot stand in a CTM; wanted one word without blanks")
         name = textgrid.file_name(utt_id) if grids else utt_id
         if name in found:

@@ -193,7 +193,9 @@ def record(
     utterance: Utterance, hyps: list[Hypothesis], tokenizer: Tokenizer, frame_seconds: float, method: str
 ) -> dict[str, Any]:
     """The output line of one utterance; times are seconds from its start."""
-    best = hyps[0]
+    best, texts = hyps[0], {}
+    for hyp in hyps:  # different tokens may be one text
+        texts.setdefault(tokenizer.decode(hyp.tokens), hyp.score)
     return {
         "utt_id": utterance.utt_id,
         "ref": utterance.text,
@@ -203,7 +205,7 @@ def record(
             {"token": tokenizer.pieces[token], "time": round(frame * frame_seconds, 3), "confidence": round(sure, 4)}
             for token, frame, sure in zip(best.tokens, best.frames, best.confidences, strict=True)
         ],
-        "nbest": [{"text": tokenizer.decode(h.tokens), "score": round(h.score, 5)} for h in hyps],
+        "nbest": [{"text": text, "score": round(score, 5)} for text, score in texts.items()],
         "steps": best.steps,
         "seconds": utterance.seconds,
         "speaker": utterance.speaker,

@@ -187,7 +187,11 @@ def joined(values: Sequence[float | Missing], over: Callable[[list[float]], floa
 def search_steps(lines: Sequence[Line]) -> float | Missing:
     """Mean over the utterances, as the search counted them."""
     steps = [line.steps for line in lines if line.steps is not None]
-    return statistics.fmean(steps) if len(steps) == len(lines) else Missing("decoded by an older asrtts; decode again")
+    return (
+        statistics.fmean(steps)
+        if len(steps) == len(lines)
+        else Missing("decoded by an older asrtts; decode again with --restart")
+    )
 
 
 def emission_delay(

@@ -45,7 +45,7 @@ def _of_too_little(comparison: dict[str, Any]) -> list[str]:
     """What the references have too little of."""
     lines = []
     if comparison["unknown_words"]:
-        lines.append(f"{comparison['unknown_words']} words of the references are <unk> and left out of the errors.")
+        lines.append(f"Words of the references that are <unk>, left out of the errors: {comparison['unknown_words']}.")
     if not comparison["words"]:
         lines.append("No error rate: the references hold no words. What was decoded is counted as inserted.")
     elif comparison["systems"][0]["wer"]["interval_95"] is None:

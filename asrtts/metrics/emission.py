@@ -43,7 +43,9 @@ def read_ctm(path: Path) -> Alignment:
     try:
         lines = re.split(r"\r\n|\n|\r", path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); --alignment wants a CTM file") from None
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); wanted a CTM file, `asrtts align` makes one"
+        ) from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8; convert it, e.g. `iconv -f latin1 -t utf8`") from None
     alternative = 0  # of those at one place: 1 is the first; 0 outside

@@ -149,6 +149,7 @@ def rewritten(name: str, **changes: list[object]) -> None:
         ({"utt_id": ["a b"]}, "test.jsonl: the utt_id 'a b' cannot stand in a CTM"),
         ({"utt_id": [""]}, "test.jsonl: the utt_id '' cannot stand in a CTM"),
         ({"utt_id": ["a\0b"]}, "test.jsonl: the utt_id 'a.x00b' cannot stand in a CTM"),
+        ({"utt_id": [";;a"]}, "test.jsonl: the utt_id ';;a' cannot stand in a CTM"),
         ({"utt_id": ["a/b", "a_b"]}, "test.jsonl: utterances 'a/b' and 'a_b' would have one name"),
         ({"seconds": [0.0]}, "test.jsonl: utterance 'test-0' lasts 0 s; `asrtts prepare` .* fills that in"),
     ],

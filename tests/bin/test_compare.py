@@ -628,7 +628,7 @@ def test_words_that_the_transcriber_did_not_understand_are_left_out(
     assert found["words"] == words and found["unknown_words"] == 3
     assert (found["systems"][0]["wer"]["percent"], found["systems"][0]["cer"]["percent"]) == (0, 0)
     assert found["systems"][0]["measures"]["emission_delay_ms"]["value"] == pytest.approx([80.0, 80.0], abs=1e-6)
-    assert "3 words of the references are <unk> and left out of the errors." in found["notes"]
+    assert "Words of the references that are <unk>, left out of the errors: 3." in found["notes"]
     capsys.readouterr()
     score.main([exp, "--on", "test"])
     assert f"test: 60 utterances, {words} words, without 3 <unk>; errors in %" in capsys.readouterr().out

@@ -65,6 +65,20 @@ def test_every_utterance_is_aligned_as_by_sclite(vocabulary: str, longest: int, 
     assert not wrong, f"{len(wrong)} differ, first {wrong[0]}: sclite counts {counts[wrong[0].utt_id]}"
 
 
+def test_sclite_reads_every_id_and_empty_references(tmp_path: Path) -> None:
+    ids = ["a(1)", "a_1", "a 1", "a%281%29", "a[1]", "(b)", "c;;d", "\u00e9-1"]
+    pairs = [("x y", "x"), ("", "x y z"), ("", ""), ("y", "y"), ("", "x"), ("x", ""), ("x", "y"), ("z", "z")]
+    scored = [
+        sclite_report.Scored(utt_id, f"s{n % 2}(f) x", ref.split(), hyp.split(), edit)
+        for n, (utt_id, (ref, hyp)) in enumerate(zip(ids, pairs, strict=True))
+        for edit in error_rate.align([ref.split()], [hyp.split()])
+    ]
+    assert len({u.trn_id for u in scored}) == len(ids)
+    said = _sclite_says(scored, tmp_path)
+    counts = dict(re.findall(r"id: \((.*)\)\nScores: \(#C #S #D #I\) ([\d ]+)\n", said))
+    assert counts == {u.trn_id: " ".join(str(u.edits.count(kind)) for kind in "CSDI") for u in scored}
+
+
 def test_the_report_is_sclites_line_by_line(tmp_path: Path) -> None:
     """Sums by speaker, confusions and alignments; blank lines and sclite's notes aside."""
     scored = _scored([(["a", *ref], hyp) for ref, hyp in _random_pairs(80, "abcdEfg", 8, seed=3)])
