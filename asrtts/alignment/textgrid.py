@@ -82,7 +82,7 @@ def read_words(path: Path) -> dict[str, list[tuple[str, float]]]:
     Raises:
         UserError: there are none, one is damaged, has no tier of words, or two are of one utterance.
     """
-    found: dict[str, list[tuple[str, float]]] = {}
+    words_of: dict[str, list[tuple[str, float]]] = {}
     names: set[str] = set()
     for file in [path] if path.is_file() else sorted(filter(is_one, path.rglob("*"))):
         name = unicodedata.normalize("NFC", file.stem)
@@ -96,10 +96,10 @@ def read_words(path: Path) -> dict[str, list[tuple[str, float]]]:
         if not words:
             raise UserError(f"{file}: wanted a tier of intervals named `{WORDS}`, found {', '.join(tiers) or 'none'}")
         labels = [(label.strip(), end) for tier in words for label, _, end in tier if label.strip()]
-        found[file.stem] = sorted(labels, key=itemgetter(1))
-    if not found:
+        words_of[file.stem] = sorted(labels, key=itemgetter(1))
+    if not words_of:
         raise UserError(f"{path}: no TextGrid in it or below it; wanted a CTM file, or a folder of <utt_id>.TextGrid")
-    return found
+    return words_of
 
 
 def parse(written: str, where: str) -> dict[str, list[Interval]]:

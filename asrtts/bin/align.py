@@ -103,16 +103,16 @@ def nameable(path: Path, grids: bool) -> list[Utterance]:
 
     Raises UserError if one has a name that a CTM cannot hold, or two would have the same, there or in `grids`.
     """
-    found: dict[str, Utterance] = {}
+    named: dict[str, Utterance] = {}
     for utterance in lasting(path):
         utt_id = utterance.utt_id
         if utt_id.split() != [utt_id] or "\0" in utt_id or utt_id.startswith(";;"):  # a comment
             raise UserError(f"{path}: the utt_id {utt_id!r} cannot stand in a CTM; wanted one word without blanks")
         name = textgrid.file_name(utt_id) if grids else utt_id
-        if name in found:
-            raise UserError(f"{path}: utterances '{found[name].utt_id}' and '{utt_id}' would have one name; rename one")
-        found[name] = utterance
-    return list(found.values())
+        if name in named:
+            raise UserError(f"{path}: utterances '{named[name].utt_id}' and '{utt_id}' would have one name; rename one")
+        named[name] = utterance
+    return list(named.values())
 
 
 def lasting(path: Path) -> Iterator[Utterance]:

@@ -64,9 +64,9 @@ def main(argv: list[str]) -> None:
 
 def _hypotheses(exp: Path, name: str, utterances: dict[str, Utterance]) -> dict[str, str]:
     """The decoded text of every utterance of the manifest, no more and no less."""
-    found = decodings.lines(exp, name, utterances)
-    decodings.refuse_missing(exp, name, utterances, found)
-    return {utt_id: line.hyp for utt_id, line in found.items()}
+    lines = decodings.lines(exp, name, utterances)
+    decodings.refuse_missing(exp, name, utterances, lines)
+    return {utt_id: line.hyp for utt_id, line in lines.items()}
 
 
 def _settings(exp: Path, name: str) -> tuple[decodings.DecodeSummary, decodings.Run]:

@@ -83,13 +83,13 @@ def spoken(alignment: Alignment, texts: Mapping[str, str], names: Mapping[str, s
             file systems change it.
     """
     composed = {unicodedata.normalize("NFC", name): words for name, words in alignment.items()}
-    found = {}
+    words_of = {}
     for utt_id, text in texts.items():
         name = names[utt_id]
         words = alignment.get(name, composed.get(unicodedata.normalize("NFC", name)))
         if words is not None:
-            found[utt_id] = without_marks(words, text)
-    return found
+            words_of[utt_id] = without_marks(words, text)
+    return words_of
 
 
 def without_marks(words: Sequence[tuple[str, float]], text: str) -> list[tuple[str, float]]:
