@@ -9,7 +9,7 @@ from pathlib import Path
 
 from asrtts.config import warn
 from asrtts.data.utterance import Utterance
-from asrtts.metrics.error_rate import UNKNOWN
+from asrtts.metrics import error_rate
 from asrtts.registry import UserError
 from asrtts.text import normalization, phones
 from asrtts.text.phones import Lexicon
@@ -28,7 +28,7 @@ def pronunciations(lexicon: Path | None, lang: str | None, utterances: Sequence[
         UserError: the lexicon has none of the words, or too many pronunciations of one.
     """
     vocabulary = Counter(word for utterance in utterances for word in normalization.words(utterance.text))
-    vocabulary = Counter({word: count for word, count in vocabulary.items() if word.lower() != UNKNOWN})
+    vocabulary = Counter({word: count for word, count in vocabulary.items() if not error_rate.is_unknown(word)})
     if lang:
         return phones.spoken_lexicon([word for word in vocabulary if any(map(str.isalnum, word))], lang)
     if not lexicon:

@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
     scores = []
     for exp, name, hyps, summary, run in read:
         refs = [utterance.text for utterance in utterances.values()]
-        unknown = sum(text.lower().count(error_rate.UNKNOWN) for text in refs)
+        unknown = error_rate.count_unknown(refs)
         texts = error_rate.without_unknown(refs, [hyps[utt_id] for utt_id in utterances])
         folder, levels = exp / "score" / name, _levels(exp)
         label = decodings.label(exp, exps) + (f":{name}" if len(names) > 1 and name != on else "")  # as compare has it

@@ -38,7 +38,7 @@ def read(
 def without_unknown(decoded: Decoded, utterances: dict[str, Utterance]) -> tuple[Decoded, dict[str, Utterance], int]:
     """The same without <unk> in the references, as `error_rate.without_unknown`, and the number of these words."""
     texts = [utterance.text for utterance in utterances.values()]
-    count = sum(text.lower().count(error_rate.UNKNOWN) for text in texts)
+    count = error_rate.count_unknown(texts)
     if not count:
         return decoded, utterances, 0
     scored: Decoded = {}

@@ -12,8 +12,10 @@ import numpy as np
 # What stands for a blank where every character is a token; reports are split at blanks.
 SPACE = "<space>"
 
-# A word that the transcriber did not understand, and how a tokenizer decodes its token.
-UNKNOWN, SHOWN_UNKNOWN = "<unk>", "\u2047"
+# A word that the transcriber did not understand, in each of its forms; the last is how a tokenizer decodes its token.
+UNKNOWN = "<unk>"
+_UNKNOWN = "<unk>|\\[unk\\]|\u2047"
+_UNKNOWNS = re.compile(_UNKNOWN, re.IGNORECASE)
 
 # Scripts that put no blanks between words: Thai, Lao, Tibetan, Myanmar, Khmer, the Tai scripts, Balinese, Javanese,
 # kana, bopomofo, Han, Yi, Tangut.
@@ -23,7 +25,7 @@ _SCRIPTS = (
     "\U00017000-\U00018dff\U0001b000-\U0001b16f\U00020000-\U0003ffff"
 )
 _UNSPACED = re.compile(f"[{_SCRIPTS}]")
-_UNITS = re.compile(rf"{UNKNOWN}|[{_SCRIPTS}]|(?:(?!{UNKNOWN})[^\s{_SCRIPTS}])+", re.IGNORECASE)
+_UNITS = re.compile(rf"{_UNKNOWN}|[{_SCRIPTS}]|(?:(?!{_UNKNOWN})[^\s{_SCRIPTS}])+", re.IGNORECASE)
 
 # The edits, as they stand in an alignment: "CCSDI".
 CORRECT, SUBSTITUTED, DELETED, INSERTED = "CSDI"
@@ -50,13 +52,13 @@ def judged_by(texts: Sequence[str]) -> str:
 
 
 def without_unknown(refs: Sequence[str], hyps: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The texts that are scored: without <unk>, words of the reference that the transcriber did not understand.
+    """The texts that are scored: without <unk> ([unk], ⁇), words that the transcriber did not understand.
 
     The word of the hypothesis that sclite's alignment puts at such a place is left out with it (in scripts without
     blanks: the character); nobody knows whether it is right. Other texts are returned as they are.
     """
     refs, hyps = list(refs), list(hyps)
-    numbers = [i for i, ref in enumerate(refs) if UNKNOWN in ref.lower()]
+    numbers = [i for i, ref in enumerate(refs) if _UNKNOWNS.search(ref)]
     units = [[list(_UNITS.finditer(text)) for text in (refs[i], hyps[i])] for i in numbers]
     edits = (
         align(*([[_unit(match) for match in side] for side in sides] for sides in zip(*units, strict=True)))
@@ -78,7 +80,17 @@ def without_unknown(refs: Sequence[str], hyps: Sequence[str]) -> tuple[list[str]
 
 def _unit(match: re.Match[str]) -> str:
     """A word, or a character of a script without blanks; the mark of an unknown word in one form."""
-    return UNKNOWN if match[0].lower() in (UNKNOWN, SHOWN_UNKNOWN) else match[0]
+    return UNKNOWN if is_unknown(match[0]) else match[0]
+
+
+def is_unknown(word: str) -> bool:
+    """Whether this stands for a word that the transcriber did not understand."""
+    return _UNKNOWNS.fullmatch(word) is not None
+
+
+def count_unknown(texts: Sequence[str]) -> int:
+    """How many such words there are."""
+    return sum(len(_UNKNOWNS.findall(text)) for text in texts)
 
 
 def _without(text: str, matches: Sequence[re.Match[str]]) -> str:

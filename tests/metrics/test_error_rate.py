@@ -182,6 +182,7 @@ def test_the_script_decides_in_what_systems_are_judged(texts: list[str], unit: s
     [
         ("a <unk> c", "a b c", ("a c", "a c")),
         ("a <UNK> c", "a c", ("a c", "a c")),
+        ("a [unk] \u2047", "a b c", ("a", "a")),
         ("a <unk> c", "a \u2047 x c", ("a c", "a x c")),
         ("<unk>", "", ("", "")),
         ("<unk> <unk>", "what", ("", "")),
