@@ -9,13 +9,14 @@ import reprlib
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
-from asrtts.registry import UserError, find, names, suggestion
+from asrtts.registry import UserError, find, names, one_line, suggestion
 
 MOST = 1_000_000_000  # of whatever a setting counts
 Count = Annotated[int, Field(ge=1, le=MOST)]
@@ -40,6 +41,14 @@ class Settings(BaseModel):
 Kind = TypeVar("Kind", bound=Settings)
 
 
+@dataclass(frozen=True)
+class MembersOf:
+    """On a field: its settings are those of files in a package, chosen by name or, with weights, several of them."""
+
+    package: str
+    weighted: bool
+
+
 def chosen_by_name(package: str) -> Any:
     """The type of a setting `{name: conformer, ...}`: the file's own `Config`, found by its name."""
 
@@ -52,7 +61,7 @@ def chosen_by_name(package: str) -> Any:
             raise _Mistake(("name",), f"is missing{suggestion('', names(package))}")
         return _within(_config(package, value["name"], ("name",)), value, ())
 
-    return Annotated[SerializeAsAny[Settings], BeforeValidator(build)]
+    return Annotated[SerializeAsAny[Settings], BeforeValidator(build), MembersOf(package, weighted=False)]
 
 
 def weighted_by_name(package: str) -> Any:
@@ -75,7 +84,7 @@ def weighted_by_name(package: str) -> Any:
                 raise _Mistake((name, "weight"), f"holds {built[name].weight:g}; {wanted}")
         return built
 
-    return Annotated[dict[str, SerializeAsAny[Settings]], BeforeValidator(build)]
+    return Annotated[dict[str, SerializeAsAny[Settings]], BeforeValidator(build), MembersOf(package, weighted=True)]
 
 
 def load(path: Path, kind: type[Kind], settings: Sequence[str] = ()) -> Kind:
@@ -359,4 +368,4 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def warn(message: str) -> None:
     """One line on standard error that stops nothing."""
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {one_line(message)}", file=sys.stderr)

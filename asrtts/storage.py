@@ -31,7 +31,7 @@ def write(goal: Path, text: str) -> None:
     """Write a text beside its goal and rename it. Raises UserError, and the goal is as it was."""
     beside = goal.with_name(goal.name + ".part")
     try:
-        goal.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(goal.parent)
         with _alone(beside):
             beside.write_text(text, encoding="utf-8", errors="backslashreplace")  # a path may hold other bytes
             os.replace(beside, goal)
@@ -164,10 +164,21 @@ def altered(folder: Path, record: Mapping[str, Any]) -> Path | None:
     return None
 
 
+def short_hash(values: Any, digits: int = 16) -> str:
+    """The first hexadecimal digits of the SHA-256 of values as JSON, whatever the order of keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:digits]
+
+
 def checksum(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def lines(text: str) -> list[str]:
+    """The lines of a text, which end at LF, CR LF or CR alone; `str.splitlines` cuts at ten more characters."""
+    parts = re.split(r"\r\n|\n|\r", text)
+    return parts if parts[-1] else parts[:-1]
 
 
 # JSON --------------------------------------------------------------------------------------------------------------
@@ -205,6 +216,11 @@ def json_object(text: bytes | str, where: str, mend: str) -> dict[str, Any]:
     return values
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; a link to a folder that is gone is made whole. Raises OSError."""
+    Path(os.path.realpath(folder)).mkdir(parents=True, exist_ok=True)
+
+
 # Locks -------------------------------------------------------------------------------------------------------------
 
 
@@ -224,14 +240,14 @@ def held(folder: Path) -> Iterator[None]:
     finally:
         if _is_at(folder, lock):
             with suppress(OSError):
-                folder.rmdir()  # goes only if it is empty: nothing was begun
+                folder.resolve().rmdir()  # goes only if it is empty: nothing was begun
         os.close(lock)
 
 
 def _lock(folder: Path) -> int:
     while True:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             lock = os.open(folder, os.O_RDONLY)
         except OSError as error:
             raise storage_error(folder, error) from None
@@ -263,6 +279,31 @@ def _holder(lock: int) -> str:
             if fields[1] == "FLOCK" and fields[5] == place:
                 return f" (pid {fields[4]})"
     return ""
+
+
+# Folders and links -------------------------------------------------------------------------------------------------
+
+
+def behind_links(folder: str | Path) -> Path:
+    """The absolute path that symbolic links lead to, whether anything is there yet or not.
+
+    Raises:
+        UserError: a link leads to itself; the path is relative and the folder that we are in was deleted.
+    """
+    try:
+        return Path(folder).resolve()
+    except FileNotFoundError:
+        raise UserError(f"{folder}: the folder you are in was deleted; change into one that exists (cd)") from None
+    except (OSError, RuntimeError):  # Python says RuntimeError of a circle
+        raise UserError(f"{folder}: the symbolic link leads to itself; delete it, or name another folder") from None
+
+
+def is_here(folder: Path) -> bool:
+    """Whether a resolved folder is the one we are in, or above it. One that was deleted is none."""
+    try:
+        return folder in (Path.cwd(), *Path.cwd().parents)
+    except FileNotFoundError:
+        return False
 
 
 # Disks that refuse -------------------------------------------------------------------------------------------------

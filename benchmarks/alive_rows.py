@@ -25,32 +25,29 @@ from torch import Tensor
 
 from asrtts.asr.heads import transducer
 from asrtts.asr.model import AsrModel
-from asrtts.bin.train import round_frames
-from asrtts.data import batching
-from asrtts.data.dataset import UtteranceDataset
-from asrtts.experiment import Run
+from asrtts.experiment.run_folder import Run
+from asrtts.experiment.task_door import Place
 from asrtts.losses.rnnt_joiner import rnnt_from_joiner
 from asrtts.registry import UserError
+from asrtts.tasks import recognition
+from asrtts.text.tokenizer import Tokenizer
 from asrtts.training.trainer import wants_bf16
 
 THRESHOLDS = (1e-7, 1e-5, 1e-3)  # the first is the default of rnnt_from_joiner
 CPU = torch.device("cpu")
 
 
-def training_batches(run: Run, manifest: str, views: int) -> Iterator[dict]:
-    e, index, tokenizer = run.experiment, batching.Index(manifest), run.tokenizer
-    dataset = UtteranceDataset(
-        index,
-        e.features,
-        run.statistics,
-        tokenizer.encode,
-        augment=e.augmentation,
-        views=views,
-        seed=e.seed,
-        round_frames=round_frames(e),
-    )
-    for request in batching.requests(e.batching, e.augmentation, index.seconds, e.seed):
-        yield dataset[request]
+def training_batches(run: Run, manifest: str) -> Iterator[dict]:
+    """Those that the run was trained on, or would have been on another manifest."""
+    data = run.settings.data.model_copy(update={"train": manifest, "tokens": str(run.folder / recognition.TOKENS)})
+    task = recognition.open(run.settings.model_copy(update={"data": data}), CPU)
+    task.restore(run)
+    dataset = task.dataset(task.statistics)
+    return (dataset[request] for request in task.requests(Place()))
+
+
+def untrained(run: Run) -> AsrModel:
+    return recognition.build_model(run.settings, Tokenizer.load(run.folder / recognition.TOKENS).vocab_size)
 
 
 def evenly(exp: Path, count: int) -> list[str]:
@@ -137,8 +134,8 @@ def arguments_of_run(doc: str | None) -> argparse.ArgumentParser:
 def transducer_run(exp: Path) -> Run:
     """The run. Raises UserError if it has no Transducer."""
     run = Run.open(exp)
-    if "transducer" not in run.experiment.heads:
-        raise UserError(f"{exp}: has no transducer head, but {', '.join(run.experiment.heads)}")
+    if "transducer" not in run.settings.heads:
+        raise UserError(f"{exp}: has no transducer head, but {', '.join(run.settings.heads)}")
     return run
 
 
@@ -148,18 +145,17 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     run = transducer_run(args.exp)
-    experiment = run.experiment
     chosen = evenly(args.exp, args.snapshots)
-    model = run.build_model(experiment, run.tokenizer.vocab_size)
-    stream = training_batches(run, args.manifest, model.views)
+    model = untrained(run)
+    stream = training_batches(run, args.manifest)
     batches = [next(stream) for _ in range(args.batches)]
-    autocast = wants_bf16(experiment.training.precision, CPU)
+    autocast = wants_bf16(run.settings.training.precision, CPU)
     print(f"{args.exp.name}, {machine()}, {'bf16' if autocast else 'float32'} products, {args.batches} batches\n")
     print("| update | loss | cells |" + "".join(f" alive > {t:g} |" for t in THRESHOLDS) + " gradient's error | time |")
     print("|---|" + "---:|" * (len(THRESHOLDS) + 4))
     print(line("0", model, batches, autocast, args.repeat), flush=True)
     for name in chosen:
-        print(line(str(int(name)), run.load_model(f"snapshots/{name}"), batches, autocast, args.repeat), flush=True)
+        print(line(str(int(name)), run.load(f"snapshots/{name}").model, batches, autocast, args.repeat), flush=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from asrtts import config, experiment
+from asrtts import config
+from asrtts.experiment import settings as experiment_settings
 
 TOP = Path(__file__).resolve().parents[1]
 
@@ -54,7 +55,7 @@ def invent(folder: Path, systems: int, utterances: int, words: int) -> list[str]
         exp = folder / f"exp/system{number}"
         (exp / "decode").mkdir(parents=True)
         weight = 1 + number / 10  # another system, not another seed
-        settings = experiment.load(TOP / "egs/mini/asr/conf/ctc.yaml", [f"heads.ctc.weight={weight}"])
+        settings = experiment_settings.load(TOP / "egs/mini/asr/conf/ctc.yaml", [f"heads.ctc.weight={weight}"])
         config.dump(settings, exp / "config.yaml")
         (exp / "run.json").write_text("{}")
         rate = 0.03 + 0.17 * number / max(1, systems - 1)

@@ -91,7 +91,7 @@ def same_batches(dataset: UtteranceDataset) -> str:
     here = epoch(dataset, 0, 8)
     for one, two in zip(epoch(dataset, 1, 8), epoch(dataset, 2, 8), strict=True):
         other = next(here)
-        if not all(torch.equal(other["feats"], b["feats"]) and other["utt_ids"] == b["utt_ids"] for b in (one, two)):
+        if not all(torch.equal(other["feats"], b["feats"]) and other["ids"] == b["ids"] for b in (one, two)):
             return "BATCHES DIFFER"
     return "the same batches, to the bit, as by none"
 

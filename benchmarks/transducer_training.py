@@ -19,7 +19,7 @@ from unittest import mock
 
 import torch
 from _common import extra_peak_mib, interleaved, machine, ratio
-from alive_rows import CPU, arguments_of_run, evenly, training_batches, transducer_run
+from alive_rows import CPU, arguments_of_run, evenly, training_batches, transducer_run, untrained
 from torch import Tensor
 from transducer_logits import usable
 from transducer_loss import of_logits
@@ -51,15 +51,11 @@ def ways() -> dict[str, Callable[..., Tensor]]:
 def updates(folder: Path, manifest: str, snapshot: str, count: int, way: str) -> Callable[[], None]:
     """As many updates as there are batches, by one way."""
     run = transducer_run(folder)
-    model = (
-        run.load_model(f"snapshots/{snapshot}")
-        if snapshot
-        else run.build_model(run.experiment, run.tokenizer.vocab_size)
-    )
-    stream = training_batches(run, manifest, model.views)
+    model = run.load(f"snapshots/{snapshot}").model if snapshot else untrained(run)
+    stream = training_batches(run, manifest)
     batches = [next(stream) for _ in range(count)]
-    autocast = wants_bf16(run.experiment.training.precision, CPU)
-    adamw, loss = optimizer.build(run.experiment.training.optimizer, model.parameters()), ways()[way]
+    autocast = wants_bf16(run.settings.training.precision, CPU)
+    adamw, loss = optimizer.build(run.settings.training.optimizer, model.parameters()), ways()[way]
     for group in adamw.param_groups:
         group["lr"] = 0.0  # the weights stay those of the snapshot
     model.train()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,50 @@ def corpora() -> Path:
     if not root.is_dir():
         pytest.skip(f"no real corpora: set ASRTTS_CORPORA (looked for {root.name})")
     return root
+
+
+class Verbs:
+    """Verbs in processes of their own, which begin at the same moment."""
+
+    def __init__(self) -> None:
+        self.started: list[subprocess.Popen[str]] = []
+
+    def ready(self, verb: str, argv: list[str]) -> subprocess.Popen[str]:
+        """A process that has loaded a verb and waits to begin."""
+        code = (
+            f"import sys; from asrtts.bin import {verb} as verb; from asrtts.registry import UserError\n"
+            "print('ready', flush=True); sys.stdin.readline()\n"
+            "try: verb.main(sys.argv[1:])\n"
+            "except UserError as error: sys.exit(f'refused: {error}')"
+        )
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        self.started.append(subprocess.Popen([sys.executable, "-c", code, *argv], text=True, **pipes))
+        return self.started[-1]
+
+    def begin(self, *processes: subprocess.Popen[str]) -> None:
+        for process in processes:
+            assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+
+    def at_once(self, verb: str, *argvs: list[str]) -> list[tuple[int, str]]:
+        """Run a verb once for each list of arguments, all within a millisecond; (exit status, what it said)."""
+        processes = [self.ready(verb, argv) for argv in argvs]
+        self.begin(*processes)
+        said = [process.communicate(timeout=60) for process in processes]
+        return [(process.returncode, out + error) for process, (out, error) in zip(processes, said, strict=True)]
+
+
+@pytest.fixture
+def verbs() -> Iterator[Verbs]:
+    running = Verbs()
+    yield running
+    for process in running.started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 LETTERS = "ABCDE"  # a tone of its own each

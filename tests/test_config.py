@@ -204,9 +204,9 @@ def test_the_last_of_two_overrides_holds(conf):
 
 @pytest.fixture
 def experiment():
-    from asrtts.experiment import Experiment
+    from asrtts.tasks.recognition import Settings
 
-    return Experiment
+    return Settings
 
 
 @pytest.mark.parametrize(

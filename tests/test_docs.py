@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from asrtts import experiment, registry
+from asrtts import registry
+from asrtts.experiment.settings import flat, load
 
 TOP = Path(__file__).resolve().parents[1]
 PAGES = [TOP / "README.md", *sorted(TOP.glob("docs/*.md")), *sorted(TOP.glob("egs/*/*/README.md"))]
@@ -95,7 +96,7 @@ def test_every_key_of_a_run_is_on_the_page_of_settings():
     printed = (TOP / "docs" / "settings.md").read_text("utf-8")
     for conf in TOP.glob("egs/*/asr/conf/*.yaml"):
         if conf.name != "encoder.yaml":
-            keys = experiment.flat(experiment.load(conf).model_dump(mode="json"))
+            keys = flat(load(conf).model_dump(mode="json"))
             assert [key for key in keys if not key.endswith(".name") and f"`{key}`" not in printed] == []
 
 

@@ -22,17 +22,20 @@ PACKAGE = TOP / "asrtts"
 FLOORS = {
     5: ["cli", "__main__"],
     4: ["bin"],
-    3: ["corpora", "alignment", "comparison", "experiment"],
+    3: ["tasks", "corpora", "alignment", "comparison"],
+    2.5: ["experiment"],
     2: ["asr", "lm", "tts", "data", "training", "ondevice"],
     1: ["nn", "losses", "search", "text", "metrics"],
-    0: ["config", "registry", "storage", "numba_helpers"],
+    0: ["config", "registry", "storage", "numba_helpers", "partial_results"],
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 # the only neighbours that know each other
-BESIDE = {("__main__", "cli"), ("comparison", "experiment"), ("config", "registry"), ("storage", "registry")}
+BESIDE = {("__main__", "cli"), ("config", "registry"), ("storage", "registry")}
+BESIDE |= {("partial_results", "registry"), ("partial_results", "storage")}
 
 # What each member of a folder must give; bin and corpora are checked by their own test below.
 DOORS = {
+    "tasks": ["Settings", "open", "load"],
     "asr/encoders": ["Config", "Encoder"],
     "asr/heads": ["Config", "Head"],
     "alignment/aligners": ["train", "align"],
@@ -103,8 +106,8 @@ def test_an_import_that_climbs_is_seen(tmp_path, monkeypatch):
 
 
 def members(folder: str) -> list[Path]:
-    """The files that a person can name; a leading underscore says that a file is no member."""
-    return sorted(path for path in (PACKAGE / folder).glob("*.py") if not path.stem.startswith("_"))
+    """The files that a person can name: a folder of members holds nothing else."""
+    return sorted(path for path in (PACKAGE / folder).glob("*.py") if path.name != "__init__.py")
 
 
 def given(path: Path) -> set[str]:
@@ -137,6 +140,17 @@ def test_every_file_says_what_it_is_for():
     assert silent == []
 
 
+def test_a_folder_of_members_holds_members_only():
+    assert [str(path) for folder in DOORS for path in members(folder) if path.stem.startswith("_")] == []
+
+
+def test_a_verb_is_short_and_knows_no_other_verb():
+    for path in members("bin"):
+        assert len(path.read_text("utf-8").splitlines()) <= 200, f"{path.name}: its logic belongs into a room below"
+        verbs = [module for _, module in imports(path) if module.startswith("asrtts.bin.")]
+        assert not verbs, f"{path.name} imports {verbs}"
+
+
 def test_the_help_of_a_verb_is_one_sentence():
     for path in members("bin"):
         first = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").split("\n")[0]
@@ -159,12 +173,15 @@ def unbounded(schema: Any, path: str) -> list[str]:
     return here + [found for key, part in schema.items() for found in unbounded(part, f"{path}.{key}")]
 
 
+RESULTS = ("asrtts.comparison.", "asrtts.experiment.decodings")  # classes of what was written, not of settings
+
+
 def test_no_setting_is_a_whole_number_without_bounds():
     """One that is absurdly large is refused, before it fills the memory or runs on for ever."""
     for path in sources():
         importlib.import_module(".".join(path.relative_to(TOP).with_suffix("").parts))
     ours = [kind for kind in kinds_of_settings(Settings) if kind.__module__.startswith("asrtts.")]
-    kinds = [kind for kind in ours if not kind.__module__.startswith("asrtts.comparison.")]  # those hold results
+    kinds = [kind for kind in ours if not kind.__module__.startswith(RESULTS)]
     assert len(kinds) > 15
     assert [place for kind in kinds for place in unbounded(kind.model_json_schema(), kind.__module__)] == []
 
@@ -180,9 +197,10 @@ def test_no_option_is_a_whole_number_without_bounds():
 
 
 def test_no_file_name_occurs_twice():
-    places = defaultdict(list)
+    """But for members: what a person writes in one place may be written in another, `heads: ctc`, `--aligner ctc`."""
+    places, named = defaultdict(list), {path for folder in DOORS for path in members(folder)}
     for path in sources():
-        if path.name not in ("__init__.py", "__main__.py"):
+        if path.name not in ("__init__.py", "__main__.py") and path not in named:
             places[path.name].append(str(path.relative_to(TOP)))
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
 

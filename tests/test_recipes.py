@@ -13,11 +13,14 @@ import pytest
 import torch
 import yaml
 
-from asrtts import config, experiment, registry
+from asrtts import config, registry
 from asrtts.asr.model import AsrModel
-from asrtts.bin import _first_encoder, _series, crossvalidate, sweep
-from asrtts.bin._series import Job
+from asrtts.bin import crossvalidate, sweep
 from asrtts.cli import ORDER
+from asrtts.experiment import first_encoder
+from asrtts.experiment import jobs as series
+from asrtts.experiment.jobs import Job
+from asrtts.experiment.settings import load
 from asrtts.registry import UserError
 
 TOP = Path(__file__).resolve().parents[1]
@@ -75,7 +78,7 @@ def test_every_command_of_run_sh_is_a_verb_with_arguments_that_parse(recipe):
         rest = ["train", "average"] * sum(v == "train" for v in verbs) + ["decode", "score"]
         assert [v for v in verbs if v != "prepare"] == ["download", "tokenize", *rest]
         for trained in (command for command in commands if command[1] == "train"):
-            experiment.load(recipe / trained[2], [word for word in trained[4:] if "=" in word])
+            load(recipe / trained[2], [word for word in trained[4:] if "=" in word])
 
 
 @pytest.mark.parametrize("recipe", [r for r in RECIPES if (r / "conf/pretraining.yaml").is_file()], ids=name)
@@ -86,7 +89,7 @@ def test_every_head_begins_with_the_encoder_that_was_trained_first(recipe):
         assert (first[2], second[2]) == ("conf/pretraining.yaml", f"conf/{head}.yaml")
         assert averaged == ["asrtts", "average", first[3]]
         assert second[4:] == ["seed=3", "--init", f"asrtts:{first[3]}/model.safetensors"]
-        encoders = [experiment.load(recipe / command[2]).encoder for command in (first, second)]
+        encoders = [load(recipe / command[2]).encoder for command in (first, second)]
         assert encoders[0] == encoders[1]
 
 
@@ -170,7 +173,7 @@ def test_a_corpus_that_is_there_already_is_named_to_the_verbs_that_read_it(recip
 @pytest.mark.parametrize("conf", CONFS, ids=name)
 def test_settings_build_their_model(conf):
     """On the meta device: shapes and parameters, no memory. A wrong key or type is a UserError here."""
-    settings = experiment.load(conf)
+    settings = load(conf)
     with torch.device("meta"):
         model = AsrModel(settings.encoder, settings.heads, settings.features.num_bins, vocab_size=30)
     assert model.method(settings.decoding).split("_")[0] in {*settings.heads, "joint"}
@@ -180,7 +183,7 @@ def test_settings_build_their_model(conf):
 
 @pytest.mark.parametrize("folder", sorted({conf.parent for conf in CONFS}), ids=name)
 def test_the_heads_of_a_recipe_share_everything_but_the_head(folder):
-    settings = {conf.stem: experiment.load(conf) for conf in folder.glob("*.yaml") if conf.name not in SHARED}
+    settings = {conf.stem: load(conf) for conf in folder.glob("*.yaml") if conf.name not in SHARED}
     assert HEADS <= set(settings) <= HEADS | set(MIXES)
     shared = [s.model_dump(mode="json", exclude={"heads", "decoding"}) for s in settings.values()]
     assert all(one == shared[0] for one in shared)
@@ -190,7 +193,7 @@ def test_the_heads_of_a_recipe_share_everything_but_the_head(folder):
 
 @pytest.mark.parametrize("folder", sorted({conf.parent for conf in CONFS}), ids=name)
 def test_the_heads_of_a_recipe_are_searched_with_equal_effort(folder):
-    searched = [experiment.load(conf) for conf in folder.glob("*.yaml") if conf.name not in SHARED]
+    searched = [load(conf) for conf in folder.glob("*.yaml") if conf.name not in SHARED]
     with torch.device("meta"):
         models = [AsrModel(s.encoder, s.heads, s.features.num_bins, vocab_size=30) for s in searched]
     assert {s.decoding.beam for s in searched} == {10}
@@ -252,12 +255,12 @@ def test_sweep_trains_heads_in_sizes_that_fit_and_compares_them(recipe, given, t
         args = sweep.parser().parse_args(command[2:])
         swept, fixed = sweep.divided(args.settings)
         for point in sweep.points(swept):
-            job = Job(args.conf, (*fixed, *point), _series.beside(args.exp, point[:1]), Path(args.test))
-            jobs.append(_first_encoder.begun(job, args.encoder, point))
+            job = Job(args.conf, (*fixed, *point), series.beside(args.exp, point[:1]), Path(args.test))
+            jobs.append(first_encoder.begun(job, args.encoder, point))
     heads = {Path(job.conf).stem for job in jobs}
     assert heads == all_heads(recipe) if (recipe / "conf/pretraining.yaml").is_file() else len(heads) >= 3
     check_road(jobs, recipe)
-    for job in _series.in_order(jobs):
+    for job in series.in_order(jobs):
         (recipe / job.exp).mkdir(parents=True)
     args = registry.find("asrtts.bin", "compare").parser().parse_args(lines(recipe / "sweep.sh", *given)[-1][2:])
     assert sorted(map(Path, args.exp)) == sorted(job.exp for job in jobs)  # and no encoder, which is not decoded
@@ -271,7 +274,7 @@ def test_folds_are_of_settings_that_build_and_never_of_test(recipe, monkeypatch)
     assert check(command, recipe) == "crossvalidate" and not any("test" in word for word in command)
     args = registry.find("asrtts.bin", "crossvalidate").parser().parse_args(command[2:])
     variants, common = crossvalidate.read(args.settings)
-    loaded = [experiment.load(v.conf, [*common, *v.overrides]) for v in variants]
+    loaded = [load(v.conf, [*common, *v.overrides]) for v in variants]
     crossvalidate.one_data(variants, loaded)
     exps = [args.out / v.name for v in variants]
     jobs = [crossvalidate.job(v, common, args.out, 1, exp, args.encoder) for v, exp in zip(variants, exps, strict=True)]
@@ -288,9 +291,9 @@ def check_road(jobs: list[Job], recipe: Path) -> None:
     assert {job.encoder and job.encoder.conf for job in jobs} == {
         "conf/pretraining.yaml" if pretraining.is_file() else None
     }
-    _first_encoder.check(jobs)
-    for job in _series.in_order(jobs):
-        settings = experiment.load(job.conf, job.overrides)
+    first_encoder.check(jobs)
+    for job in series.in_order(jobs):
+        settings = load(job.conf, job.overrides)
         with torch.device("meta"):
             AsrModel(settings.encoder, settings.heads, settings.features.num_bins, vocab_size=30)
-        assert settings.training == experiment.load(job.conf).training
+        assert settings.training == load(job.conf).training

@@ -10,49 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from asrtts.asr.decoding import AUXILIARY, HEADS, JOINT_SEARCHES, Decoding, heads_of
 from asrtts.config import Settings
-from asrtts.registry import UserError, find, names, suggestion
+from asrtts.registry import UserError, find
 from asrtts.search.hypothesis import Hypothesis
 from asrtts.search.language_model import Fusion, LanguageModel
-
-GREEDY_CTC = "ctc_greedy"
-JOINT = "joint_beam"  # the one search of two heads: attention with CTC prefix scores
-
-
-def methods() -> list[str]:
-    """What `decoding.method` may ask for: `<head>_<search>` of every head there is, and the joint search."""
-    heads = names("asrtts.asr.heads")
-    return [*(f"{head}_{search}" for head in heads for search in find("asrtts.asr.heads", head).Head.searches), JOINT]
-
-
-class Decoding(Settings):
-    """How a model is searched. `auto` takes the search that fits the heads."""
-
-    method: str = "auto"  # or ctc_greedy, ctc_prefix_beam, transducer_greedy, transducer_beam, and so on
-    beam: int = Field(10, ge=1, le=10_000)
-    nbest: int = Field(1, ge=1, le=10_000)
-    ctc_weight: float = Field(0.3, ge=0.0, le=1.0)  # joint_beam: share of the CTC prefix score
-    length_bonus: float = 0.0  # added for every token; of no use to greedy CTC
-    lm: str | None = None  # folder of a language model (`asrtts lm`)
-    lm_weight: float = Field(0.3, ge=0.0)
-    lodr: str | None = None  # folder of an n-gram of the training text, order 2: its scores are subtracted
-    lodr_weight: float = Field(0.1, ge=0.0)
-
-    @field_validator("method")
-    @classmethod
-    def _exists(cls, method: str) -> str:
-        if method != "auto" and method not in methods():
-            raise ValueError(f"there is no '{method}'{suggestion(method, ['auto', *methods()])}")
-        return method
-
-    @property
-    def lms(self) -> list[tuple[str, float]]:
-        """Folder and weight of the language models that have a say."""
-        weights = ((self.lm, self.lm_weight), (self.lodr, -self.lodr_weight))
-        return [(folder, weight) for folder, weight in weights if folder is not None and weight]
 
 
 class AsrModel(nn.Module):
@@ -78,18 +42,13 @@ class AsrModel(nn.Module):
             self.heads = nn.ModuleDict()
             for name, settings in heads.items():
                 torch.manual_seed(seed + zlib.crc32(name.encode()))  # no head's weights depend on its neighbours
-                self.heads[name] = find("asrtts.asr.heads", name).Head(settings, self.encoder.dim, vocab_size)
+                self.heads[name] = find(HEADS, name).Head(settings, self.encoder.dim, vocab_size)
         self.weights = {name: settings.weight for name, settings in heads.items()}
 
     @property
     def views(self) -> int:
         """How many augmented views of an utterance a training batch needs."""
         return max(head.views for head in self.heads.values())
-
-    @property
-    def turns(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters of each optimizer step; one turn for speech recognition."""
-        return {"model": [p for p in self.parameters() if p.requires_grad]}
 
     def refuse_untrainable(self, device: torch.device) -> None:
         """Raises UserError for settings of a head with which its loss would stop at the first batch."""
@@ -110,26 +69,32 @@ class AsrModel(nn.Module):
     def method(self, decoding: Decoding) -> str:
         """The search that `auto` stands for, or the named one if this model has its heads."""
         if decoding.method != "auto":
-            missing = [head for head in _heads_of(decoding.method) if head not in self.heads]
+            missing = [head for head in heads_of(decoding.method) if head not in self.heads]
             if missing:
                 raise UserError(
                     f"decoding.method {decoding.method} needs a {missing[0]} head; "
                     f"this model has: {', '.join(self.heads)}"
                 )
-            if decoding.lms and decoding.method == GREEDY_CTC:
+            if decoding.lms and self._is_without_lm(decoding.method):
+                head = heads_of(decoding.method)[0]
                 raise UserError(
-                    f"decoding.method {GREEDY_CTC} takes each frame alone, so that no language model can help it; "
-                    "wanted method=ctc_prefix_beam"
+                    f"decoding.method {decoding.method} takes each frame alone, so that no language model can help it; "
+                    f"wanted method={head}_{self.heads[head].searches[-1]}"
                 )
             return decoding.method
-        main = max(self.heads, key=lambda head: (self.weights[head], head != "ctc"))  # CTC is the field's helper
-        if {"attention", "ctc"} == set(self.heads) and decoding.ctc_weight > 0:
-            return JOINT
+        main = max(self.heads, key=lambda head: (self.weights[head], head != AUXILIARY))
+        for joint, heads in JOINT_SEARCHES.items():
+            if set(heads) == set(self.heads) and decoding.ctc_weight > 0:
+                return joint
         return f"{main}_{self.heads[main].searches[-1 if decoding.lms else 0]}"
 
     def leader(self, decoding: Decoding) -> nn.Module:
         """The head whose hypotheses the search grows: attention in the joint one."""
-        return self.heads[_heads_of(self.method(decoding))[0]]
+        return self.heads[heads_of(self.method(decoding))[0]]
+
+    def _is_without_lm(self, method: str) -> bool:
+        head = heads_of(method)[0]
+        return method.removeprefix(f"{head}_") in self.heads[head].without_lm
 
     @torch.no_grad()
     def search(
@@ -152,16 +117,18 @@ class AsrModel(nn.Module):
     ) -> list[list[Hypothesis]]:
         """As `search`, of what the encoder gave (B, T, D)."""
         method = self.method(decoding)
-        wide: dict[str, Any] = {"beam": decoding.beam, "nbest": decoding.nbest}
-        if method == JOINT:
-            wide.update(ctc=self.heads["ctc"].log_probs(enc), ctc_weight=decoding.ctc_weight)
-        head = _heads_of(method)[0]
-        bonus = 0.0 if head == "attention" else decoding.length_bonus  # that search counts tokens itself
-        if lms or (bonus and method != GREEDY_CTC):
-            wide["lm"] = Fusion(self.vocab_size, lms, bonus)
-        if head == "attention":
-            return self.heads[head].search(enc, enc_lens, length_bonus=decoding.length_bonus, **wide)
-        return self.heads[head].search(enc, enc_lens, method=method.removeprefix(f"{head}_"), **wide)
+        name, *scorers = heads_of(method)
+        head, options = self.heads[name], {"beam": decoding.beam, "nbest": decoding.nbest}
+        if scorers:
+            options.update(ctc=self.heads[scorers[0]].log_probs(enc), ctc_weight=decoding.ctc_weight)
+        else:
+            options["method"] = method.removeprefix(f"{name}_")
+        bonus = decoding.length_bonus
+        if head.takes_length_bonus:
+            options["length_bonus"], bonus = bonus, 0.0
+        if lms or (bonus and not self._is_without_lm(method)):
+            options["lm"] = Fusion(self.vocab_size, lms, bonus)
+        return head.search(enc, enc_lens, **options)
 
     def parts(self) -> dict[str, tuple[nn.Module, tuple]]:
         """Name -> (module, example inputs) of every piece that an exporter must write."""
@@ -170,10 +137,3 @@ class AsrModel(nn.Module):
         for name, head in self.heads.items():
             parts.update({f"{name}.{part}": piece for part, piece in head.parts().items()})
         return parts
-
-
-def _heads_of(method: str) -> tuple[str, ...]:
-    """The heads that a search needs: ctc_prefix_beam -> ctc."""
-    if method == JOINT:
-        return ("attention", "ctc")
-    return tuple(head for head in names("asrtts.asr.heads") if method.startswith(f"{head}_"))[-1:]

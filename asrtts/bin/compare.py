@@ -12,7 +12,6 @@ from rich.progress import track
 from asrtts import __version__, storage
 from asrtts.alignment import textgrid
 from asrtts.comparison import (
-    decodings,
     fairness,
     hypotheses,
     measuring,
@@ -25,6 +24,7 @@ from asrtts.comparison import (
 )
 from asrtts.config import MOST, ArgumentParser, warn, whole
 from asrtts.data.utterance import Utterance
+from asrtts.experiment import decodings
 from asrtts.metrics import emission, error_rate
 from asrtts.registry import UserError
 

@@ -18,26 +18,26 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asrtts import __version__, experiment, storage
-from asrtts.bin import _first_encoder, _fold_table, _series
-from asrtts.bin._series import Job
-from asrtts.comparison import decodings, measuring
+from asrtts import __version__, storage
+from asrtts.comparison import fold_table
+from asrtts.comparison.fold_scores import HELD_OUT, scored
 from asrtts.config import ArgumentParser, warn, whole
 from asrtts.data import folds, manifest
 from asrtts.data.folds import Fold
 from asrtts.data.utterance import Utterance
-from asrtts.experiment import Data, Experiment
-from asrtts.metrics import error_rate
-from asrtts.metrics.verdict import Outputs
+from asrtts.experiment import first_encoder
+from asrtts.experiment import jobs as series
+from asrtts.experiment.jobs import Job
+from asrtts.experiment.run_folder import HASHES
+from asrtts.experiment.settings import load
 from asrtts.registry import UserError
 from asrtts.training import parallel
 
-HELD_OUT = "held_out"  # the manifest of a fold that is decoded
 BY = ("speaker", "utterance")
 
 
@@ -50,7 +50,7 @@ class Variant:
 
     @property
     def name(self) -> str:
-        return _series.named(Path(self.conf).stem, self.overrides)
+        return series.named(Path(self.conf).stem, self.overrides)
 
 
 def parser() -> ArgumentParser:
@@ -61,7 +61,7 @@ def parser() -> ArgumentParser:
     seed = "of the division (default: 1); that of the trainings is a setting, seed=2"
     add("--seed", type=whole(0, (1 << 32) - 1), default=1, help=seed)
     add("--by", default="speaker", choices=BY, help="what is not torn apart (default: speaker)")
-    _first_encoder.add_option(args)
+    first_encoder.add_option(args)
     add("--out", type=Path, default=Path("exp/folds"), metavar="DIR", help="of folds, runs and result (exp/folds)")
     add("--device", default="auto", choices=("auto", "cpu", "cuda"))
     return args
@@ -71,24 +71,24 @@ def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
     device = parallel.pick_device(args.device)
     variants, common = read(args.settings)
-    data = one_data(variants, [experiment.load(v.conf, (*common, *v.overrides)) for v in variants])
+    data = one_data(variants, [load(v.conf, (*common, *v.overrides)) for v in variants])
     utterances = pooled(data, args.by == "speaker")
     division = folds.divide(utterances, args.folds, args.seed, args.by == "speaker")
     about = {"data_hash": manifest.fingerprint(data.train), "dev_hash": manifest.fingerprint(data.dev)}
     about |= {"folds": args.folds, "seed": args.seed, "by": args.by}
     runs = {(v, number): args.out / f"{v.name}-fold{number}" for number in range(1, args.folds + 1) for v in variants}
     jobs = [job(v, common, args.out, number, exp, args.encoder) for (v, number), exp in runs.items()]
-    _first_encoder.check(jobs)
+    first_encoder.check(jobs)
     write(args.out, division, about)
-    _series.check(jobs, device)
-    _series.run(jobs, args.device)
+    series.check(jobs, device)
+    series.run(jobs, args.device)
 
     found = {"asrtts": __version__, **about, "common": common, "encoder": args.encoder and args.encoder[0]}
     found |= scored(variants, division, runs)
-    found["notes"] = _fold_table.notes(found)
+    found["notes"] = fold_table.notes(found)
     storage.write(args.out / "crossvalidation.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    storage.write(args.out / "crossvalidation.md", _fold_table.markdown(found))
-    _fold_table.show(found)
+    storage.write(args.out / "crossvalidation.md", fold_table.markdown(found))
+    fold_table.show(found)
     print(", ".join(f"{args.out}/crossvalidation.{kind}" for kind in ("json", "md")))
 
 
@@ -100,7 +100,7 @@ def read(words: Sequence[str]) -> tuple[list[Variant], list[str]]:
     variants: list[Variant] = []
     common: list[str] = []
     for word in words:
-        first, *changes = _series.split(word)
+        first, *changes = series.split(word)
         if "=" not in first:
             variants.append(Variant(first, tuple(changes)))
         elif not changes:
@@ -119,7 +119,7 @@ def read(words: Sequence[str]) -> tuple[list[Variant], list[str]]:
     return variants, common
 
 
-def one_data(variants: Sequence[Variant], loaded: Sequence[Experiment]) -> Data:
+def one_data(variants: Sequence[Variant], loaded: Sequence[Any]) -> Any:
     """The data of all settings. Raises UserError for settings that are the same, for other data and for a test set."""
     first = loaded[0].data
     for number, (variant, settings) in enumerate(zip(variants, loaded, strict=True)):
@@ -140,7 +140,7 @@ def one_data(variants: Sequence[Variant], loaded: Sequence[Experiment]) -> Data:
 # The folds --------------------------------------------------------------------------------------------------------
 
 
-def pooled(data: Data, by_speaker: bool) -> list[Utterance]:
+def pooled(data: Any, by_speaker: bool) -> list[Utterance]:
     """All utterances of train and dev."""
     utterances = [*manifest.read(data.train), *manifest.read(data.dev)]
     twice = [utt_id for utt_id, count in Counter(u.utt_id for u in utterances).items() if count > 1]
@@ -161,7 +161,7 @@ def write(out: Path, division: Sequence[Fold], about: dict[str, Any]) -> None:
         before = storage.json_object(record.read_bytes(), str(record), "delete it: it is written anew")
         for key, value in about.items():
             if before.get(key) != value:
-                what = experiment.HASHES.get(key, key)
+                what = HASHES.get(key, key)
                 raise UserError(
                     f"{out}: is divided with {what} {before.get(key)}, now it is {value}; name another folder with "
                     "--out, or delete this one"
@@ -187,65 +187,4 @@ def job(
     """The run of a fold; its encoder hears the same fold, since it is told the same data."""
     data = [f"data.{name}={place(out, number, name)}" for name in ("train", "dev")]
     run = Job(variant.conf, (*common, *variant.overrides, *data), exp, place(out, number, HELD_OUT))
-    return _first_encoder.begun(run, encoder, variant.overrides, f"-fold{number}")
-
-
-# The result -------------------------------------------------------------------------------------------------------
-
-
-def scored(
-    variants: Sequence[Variant], division: Sequence[Fold], runs: dict[tuple[Variant, int], Path]
-) -> dict[str, Any]:
-    """What crossvalidation.json holds of the settings and their pairs: all held-out utterances as one test set."""
-    utterances = [u for fold in division for u in fold.held_out]
-    fold_of = [number for number, fold in enumerate(division, 1) for _ in fold.held_out]
-    hyps = [
-        [hyp for number, fold in enumerate(division, 1) for hyp in _hypotheses(runs[variant, number], fold)]
-        for variant in variants
-    ]
-    words, characters = (
-        [
-            Outputs(v.name, [None], [_edits(utterances, of, split)], [v.name], [v.name])
-            for v, of in zip(variants, hyps, strict=True)
-        ]
-        for split in (error_rate.words, error_rate.characters)
-    )
-    wer, cer, unit, pairs = measuring.judged(words, characters, utterances)
-    systems = [
-        {
-            **{"name": v.name, "conf": v.conf, "settings": list(v.overrides), "wer": wer[i], "cer": cer[i]},
-            "folds": [
-                {
-                    **{"fold": number, "exp": str(runs[v, number])},
-                    **{"wer": _percent(words[i], fold_of, number), "cer": _percent(characters[i], fold_of, number)},
-                    "train_minutes": decodings.train_minutes(decodings.facts(runs[v, number])),
-                }
-                for number in range(1, len(division) + 1)
-            ],
-        }
-        for i, v in enumerate(variants)
-    ]
-    speakers = {u.speaker for u in utterances}
-    return {
-        **{"utterances": len(utterances), "words": wer[0]["ref"], "characters": cer[0]["ref"]},
-        "speakers": len(speakers) if all(speakers) else None,
-        **{"systems": systems, "judged_by": unit, "pairs": pairs},
-    }
-
-
-def _hypotheses(exp: Path, fold: Fold) -> list[str]:
-    utterances = {u.utt_id: u for u in fold.held_out}
-    found = decodings.lines(exp, HELD_OUT, utterances)
-    decodings.refuse_missing(exp, HELD_OUT, utterances, found)
-    return [found[utt_id].hyp for utt_id in utterances]
-
-
-def _edits(utterances: Sequence[Utterance], hyps: Sequence[str], split: Callable[[str], Sequence[str]]) -> list[str]:
-    texts = error_rate.without_unknown([u.text for u in utterances], hyps)
-    return error_rate.align(*([split(text) for text in side] for side in texts))
-
-
-def _percent(system: Outputs, fold_of: Sequence[int], number: int) -> float | None:
-    """The error rate in one fold."""
-    total = error_rate.tally([edit for edit, fold in zip(system.edits[0], fold_of, strict=True) if fold == number])
-    return 100 * total.rate if total.ref else None
+    return first_encoder.begun(run, encoder, variant.overrides, f"-fold{number}")

@@ -13,7 +13,7 @@ from asrtts.config import ArgumentParser, whole
 from asrtts.registry import UserError
 
 _HELP = """The corpus comes to DEST/<corpus>, where `asrtts prepare CORPUS DEST data` finds it.
-Safe to repeat and to kill: what is there is left alone, what was half fetched is continued."""
+Safe to repeat and to kill: what is there is left alone, and a download that broke off resumes."""
 
 
 def parser() -> ArgumentParser:

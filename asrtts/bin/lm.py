@@ -10,19 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from asrtts import storage
-from asrtts.config import ArgumentParser, whole
-from asrtts.data import manifest
+from asrtts.config import ArgumentParser, put_overrides, read_yaml, whole
+from asrtts.data.sentences import is_arpa
+from asrtts.data.sentences import read as sentences
 from asrtts.lm import arpa, kneser_ney, lm_folder
 from asrtts.lm.perplexity import perplexity
 from asrtts.registry import UserError
 from asrtts.search.language_model import LanguageModel
 from asrtts.search.ngram import NgramModel, Ngrams
+from asrtts.text import coverage
 from asrtts.text.tokenizer import Tokenizer
 
 
 def parser() -> ArgumentParser:
     options = ArgumentParser("lm", __doc__)
-    text = "a manifest, e.g. data/train; a .txt file with one sentence a line; or a .arpa file of these tokens"
+    text = "a manifest, e.g. data/train; one sentence a line; a Kaldi text file; or an ARPA file of these tokens"
     options.add_argument("text", type=Path, help=text)
     options.add_argument("folder", type=Path, help="where the model goes, e.g. exp/lm")
     overrides = "with --neural, e.g. model.dim=512 training.updates=5000"
@@ -38,80 +40,99 @@ def parser() -> ArgumentParser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    if args.folder.resolve() in (Path.cwd(), *Path.cwd().parents) or (args.folder / "config.yaml").exists():
+    folder = storage.behind_links(args.folder)
+    if storage.is_here(folder) or is_of_another_task(folder):
         raise UserError(f"{args.folder}: is in use by something else; name a new folder, such as exp/lm")
     tokenizer = Tokenizer.load(args.tokens)
     held_out = sentences(args.dev)
+    dev = [tokenizer.encode(line) for line in held_out]
+    coverage.share(args.dev, held_out, dev, tokenizer)
     if args.neural:
+        args.folder = folder if args.folder.is_symlink() else args.folder  # the link stays
+        if not is_arpa(args.text):
+            covered(args.text, sentences(args.text), tokenizer)
         _train(args, tokenizer, held_out)
         return
     if args.settings:
         raise UserError(f"'{args.settings[0]}' is a setting of --neural; an n-gram has --order alone")
-    made, make = _ngrams(args, tokenizer)
-    made |= {"text": str(args.text), "dev_hash": text_hash(held_out), "tokens_hash": tokenizer.fingerprint()}
-    if (before := _finished(args.folder, made)) is not None:
+    made_from, told, make = _ngrams(args, tokenizer, dev)
+    made_from |= {"text": str(args.text), "dev_hash": text_hash(held_out), "tokens_hash": tokenizer.fingerprint()}
+    if lm_folder.is_finished(folder, made_from):
         say(f"{args.folder}: finished before, of the same text and tokens")
-        say(verdict(args.dev, before))
+        say(verdict(args.dev, lm_folder.about(folder)))
         return
     ngrams = make()
-    about = {**made, **measured(NgramModel(ngrams), held_out, args.dev, tokenizer)}
-    lm_folder.save_ngrams(args.folder, ngrams, tokenizer, about)
+    about = {**told, **measured(NgramModel(ngrams), held_out, args.dev, tokenizer)}
+    lm_folder.save_ngrams(folder, ngrams, tokenizer, made_from, about)
     counts = ", ".join(f"{len(rows)} {n}-grams" for n, rows in enumerate(ngrams.tokens, 1))
     say(f"{args.folder}: {counts}")
     say(verdict(args.dev, about))
 
 
-def _train(args: Any, tokenizer: Tokenizer, held_out: list[str]) -> None:
-    from asrtts.bin import _lm_training
+def is_of_another_task(folder: Path) -> bool:
+    """Whether the folder is a run of something else than a language model."""
+    conf = folder / "config.yaml"
+    return conf.exists() and read_yaml(conf).get("task") != "language_model"
 
-    if args.text.suffix == ".arpa" or args.order is not None:
+
+def _train(args: Any, tokenizer: Tokenizer, held_out: list[str]) -> None:
+    from asrtts.experiment import settings as experiment_settings
+    from asrtts.experiment.averaging import average
+    from asrtts.experiment.fitting import fit
+    from asrtts.experiment.run_folder import Run
+    from asrtts.experiment.task_door import open_task
+    from asrtts.training import parallel
+
+    if is_arpa(args.text) or args.order is not None:
         raise UserError("--neural is trained on a text and has no order; leave out one of the two")
-    text = sentences(args.text)
-    tokens, dev = ([tokenizer.encode(line) for line in lines] for lines in (text, held_out))
-    with storage.held(args.folder):
-        model, made = _lm_training.train(args.folder, args.settings, tokenizer, tokens, dev, args.device)
-        about = {**made, "text": str(args.text), "text_hash": text_hash(text)}
-        about |= measured(model, held_out, args.dev, tokenizer)
-        lm_folder.save_about(args.folder, about)
-    say(f"{args.folder}: {about['parameters'] / 1e6:.2f} M parameters, best at update {about['update']}")
+    data = {"train": str(args.text), "dev": str(args.dev), "tokens": str(args.tokens)}
+    values: dict[str, Any] = {"task": "language_model", "data": data}
+    put_overrides(values, args.settings)
+    settings = experiment_settings.build(values, "asrtts lm")
+    if not settings.training.keep_best:
+        raise UserError("training.keep_best is 0: the snapshot that is best on dev becomes the model; wanted 1 or more")
+    device = parallel.pick_device(args.device)
+    parallel.use_threads(settings.training.threads)
+    run = Run(args.folder)
+    fit(run, settings, open_task(settings, device), device)
+    update = average(run, best=1)[0]
+    model = run.load()
+    card = {"kind": "lstm", "model": settings.model.model_dump()}
+    about = {**card, "parameters": sum(p.numel() for p in model.parameters()), "update": update}
+    about |= {"text": str(args.text), "text_hash": run.facts()["data_hash"]}
+    about |= measured(model, held_out, args.dev, tokenizer)
+    lm_folder.save_about(args.folder, about)
+    say(f"{args.folder}: {about['parameters'] / 1e6:.2f} M parameters, best at update {update}")
     say(verdict(args.dev, about))
 
 
-def _ngrams(args: Any, tokenizer: Tokenizer) -> tuple[dict[str, Any], Callable[[], Ngrams]]:
-    """What lm.json tells of where the model comes from, and what makes it."""
-    if args.text.suffix == ".arpa":
+def _ngrams(
+    args: Any, tokenizer: Tokenizer, dev: list[list[int]]
+) -> tuple[dict[str, Any], dict[str, Any], Callable[[], Ngrams]]:
+    """What decides the n-grams, what else lm.json tells of their text, and what makes them."""
+    if is_arpa(args.text):
         if args.order is not None:
             raise UserError("--order is for an n-gram that is made here; an ARPA file has its own")
-        ngrams = arpa.read(args.text, tokenizer.pieces)
-        digest = hashlib.sha256(args.text.read_bytes()).hexdigest()[:16]
-        return {"order": ngrams.order, "text_hash": digest}, lambda: ngrams
+        ngrams, lacking = arpa.read_with_lacking(args.text, tokenizer.pieces)
+        coverage.refuse_poor(args.text, lacking, args.dev, dev, tokenizer)
+        if lacking:
+            say(f"{args.text}: lacks {len(lacking)} of the {tokenizer.vocab_size} tokens; they are as likely as <unk>")
+        return {"order": ngrams.order, "text_hash": storage.checksum(args.text)[:16]}, {}, lambda: ngrams
     order = 6 if args.order is None else args.order
     text = sentences(args.text)
+    tokens, unknown = covered(args.text, text, tokenizer)
     estimate = partial(kneser_ney.estimate, order=order, vocab_size=tokenizer.vocab_size)
-    return {"order": order, "text_hash": text_hash(text)}, lambda: estimate(tokenizer.encode(line) for line in text)
+    told = {"unknown_tokens_of_text": round(unknown, 5)}
+    return {"order": order, "text_hash": text_hash(text)}, told, lambda: estimate(tokens)
 
 
-def _finished(folder: Path, made: dict[str, Any]) -> dict[str, Any] | None:
-    """What lm.json says, if the same model was made before."""
-    try:
-        before = lm_folder.about(folder)
-        Tokenizer.load(folder / "tokens")
-    except UserError:
-        return None  # none, or a damaged one: it is made anew
-    same = before.get("kind") == "ngram" and all(before.get(key) == value for key, value in made.items())
-    return before if same and (folder / lm_folder.ARPA).is_file() else None
-
-
-def sentences(path: Path) -> list[str]:
-    """The sentences of a manifest, or of a text file, one a line. Raises UserError if it is neither."""
-    if path.suffix not in (".txt", ".text"):
-        return [utterance.text for utterance in manifest.read(path)]
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason}); wanted one sentence a line") from None
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"{path}: no such text") from None
+def covered(path: Path, text: list[str], tokenizer: Tokenizer) -> tuple[list[list[int]], float]:
+    """The tokens of a text, and the share of unknown ones, which is told. Raises UserError if that is above half."""
+    tokens = [tokenizer.encode(line) for line in text]
+    unknown = coverage.share(path, text, tokens, tokenizer)
+    if unknown:
+        say(f"{path}: {_percent(unknown)} of its tokens are unknown")
+    return tokens, unknown
 
 
 def text_hash(text: list[str]) -> str:
@@ -124,7 +145,7 @@ def measured(model: LanguageModel, text: list[str], path: Path, tokenizer: Token
     if not any(tokens):
         raise UserError(f"{path}: holds no text to measure the perplexity of")
     found = perplexity(model, tokens, sum(len(line.split()) for line in text))
-    unknown = sum(line.count(1) for line in tokens) / sum(map(len, tokens))
+    unknown = tokenizer.unknown_share(tokens)
     return {
         "token_perplexity": round(found.token, 3),
         "word_perplexity": round(found.word, 2),
@@ -133,8 +154,12 @@ def measured(model: LanguageModel, text: list[str], path: Path, tokenizer: Token
 
 
 def verdict(path: Path, about: dict[str, Any]) -> str:
-    unknown = f"; {100 * about['unknown_tokens']:.1f} % of its tokens are unknown" if about["unknown_tokens"] else ""
+    unknown = f"; {_percent(about['unknown_tokens'])} of its tokens are unknown" if about["unknown_tokens"] else ""
     return f"{path}: perplexity {about['token_perplexity']} a token, {about['word_perplexity']} a word{unknown}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def say(message: str) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from asrtts import storage
-from asrtts.comparison import decodings, score_table
+from asrtts.comparison import score_table
 from asrtts.config import ArgumentParser, build
 from asrtts.data.utterance import Utterance
+from asrtts.experiment import decodings
 from asrtts.metrics import error_rate, significance
 from asrtts.metrics.sclite_report import Scored, report, trn
 
@@ -69,10 +70,10 @@ def _hypotheses(exp: Path, name: str, utterances: dict[str, Utterance]) -> dict[
     return {utt_id: line.hyp for utt_id, line in lines.items()}
 
 
-def _settings(exp: Path, name: str) -> tuple[decodings.DecodeSummary, decodings.Run]:
+def _settings(exp: Path, name: str) -> tuple[decodings.DecodeSummary, decodings.RunFacts]:
     """How it was decoded and trained, as far as that is known."""
     summary = build(decodings.DecodeSummary, decodings.summary(exp, name), f"{exp}/decode/{name}.summary.json")
-    return summary, build(decodings.Run, decodings.facts(exp), f"{exp}/run.json")
+    return summary, build(decodings.RunFacts, decodings.facts(exp), f"{exp}/run.json")
 
 
 def _levels(exp: Path) -> dict[str, Callable[[str], Sequence[str]]]:

@@ -19,12 +19,12 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from asrtts import experiment
-from asrtts.bin import _first_encoder, _series
-from asrtts.bin._series import Job
-from asrtts.comparison import decodings, fairness
+from asrtts.comparison import fairness
 from asrtts.config import ArgumentParser
-from asrtts.experiment import HARMLESS_KEYS
+from asrtts.experiment import decodings, first_encoder
+from asrtts.experiment import jobs as series
+from asrtts.experiment.jobs import Job
+from asrtts.experiment.settings import HARMLESS_KEYS, load
 from asrtts.registry import UserError
 from asrtts.training import parallel
 
@@ -37,7 +37,7 @@ def parser() -> ArgumentParser:
     args.add_argument("conf", help="settings, e.g. conf/ctc.yaml")
     args.add_argument("exp", type=Path, help="the runs are EXP-<last part of the key><value>, e.g. exp/ctc-dim72")
     args.add_argument("settings", nargs="*", default=[], metavar="KEY=V1,V2|key=value", help="swept, or of every run")
-    _first_encoder.add_option(args)
+    first_encoder.add_option(args)
     args.add_argument("--test", required=True, metavar="TEST", help="the manifest to decode, e.g. data/test")
     args.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     return args
@@ -50,13 +50,13 @@ def main(argv: list[str]) -> None:
     device = parallel.pick_device(args.device)
     jobs = []
     for point in points(swept):
-        job = Job(args.conf, (*fixed, *point), _series.beside(args.exp, point[:1]), manifest)
-        jobs.append(_first_encoder.begun(job, args.encoder, point))
+        job = Job(args.conf, (*fixed, *point), series.beside(args.exp, point[:1]), manifest)
+        jobs.append(first_encoder.begun(job, args.encoder, point))
     refuse_alike(jobs, swept)
     refuse_new_heads(args.conf, fixed, swept)
-    _first_encoder.check(jobs)
-    _series.check(jobs, device)
-    _series.run(jobs, args.device)
+    first_encoder.check(jobs)
+    series.check(jobs, device)
+    series.run(jobs, args.device)
     exps, allow = [str(job.exp) for job in jobs], allowed(swept, bool(args.encoder))
     print("compare them: " + shlex.join(["asrtts", "compare", *exps, "--test", args.test, *allow]))
 
@@ -67,7 +67,7 @@ def divided(settings: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
     fixed: list[str] = []
     for setting in settings:
         key, _, text = setting.partition("=")
-        values = _series.split(text)
+        values = series.split(text)
         if "" in values and len(values) > 1:
             raise UserError(f"'{setting}': a value is missing between the commas")
         if key in swept or key in (other.partition("=")[0] for other in fixed):
@@ -105,7 +105,7 @@ def refuse_alike(jobs: Sequence[Job], swept: dict[str, list[str]]) -> None:
 
 def refuse_new_heads(conf: str, fixed: Sequence[str], swept: dict[str, list[str]]) -> None:
     """`heads.ctc.dropout=0,0.1` on a model without that head would give it one."""
-    heads = experiment.load(conf, fixed).heads
+    heads = load(conf, fixed).heads
     for key in swept:
         room, _, rest = key.partition(".")
         if room == "heads" and (head := rest.partition(".")[0]) not in heads:
@@ -116,6 +116,6 @@ def allowed(swept: dict[str, list[str]], first_encoder: bool) -> list[str]:
     """The options of `asrtts compare` without which it would refuse these runs."""
     unequal = [key for key in swept if not key.startswith(fairness.FREE) and key not in HARMLESS_KEYS]
     unequal += [name for start, name in FOLLOWS.items() if any(key.startswith(start) for key in swept)]
-    if first_encoder and any(key != "seed" for key in _first_encoder.shared(swept)):
+    if first_encoder and any(key != "seed" for key in first_encoder.shared(swept)):
         unequal.append("encoder_hash")
     return [word for name in dict.fromkeys(unequal) for word in ("--allow", name)]

@@ -10,7 +10,7 @@ from typing import Any
 from asrtts.config import ArgumentParser, whole
 from asrtts.data import manifest
 from asrtts.registry import UserError
-from asrtts.text import normalization, phones, tokenizer
+from asrtts.text import coverage, normalization, phones, tokenizer
 
 RARE = 3  # a token seen less often is hardly learnt
 
@@ -31,22 +31,24 @@ def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
     if args.kind in tokenizer.KINDS and args.kind != "phone" and (args.lexicon or args.lang):
         raise UserError(f"--lexicon and --lang are for --kind phone, not for {args.kind}")
-    texts = [utterance.text for utterance in manifest.read(args.manifest)]
+    texts = [normalization.plain(utterance.text) for utterance in manifest.read(args.manifest)]
     settings = _settings(args, texts)
-    if (args.folder / "tokenizer.json").is_file() and _unchanged(args.folder, settings):
+    if tokenizer.is_finished(args.folder, settings):
         tokens = tokenizer.Tokenizer.load(args.folder)
         print(f"{args.folder}: finished before, {tokens.vocab_size} {args.kind} tokens of the same text")
         return
     tokenizer.refuse_others(args.folder)  # before sentencepiece takes its minutes
     tokens = tokenizer.make(texts, args.kind, args.size, _lexicon(args, texts))
+    encoded = [tokens.encode(text) for text in texts]
+    coverage.share(args.manifest, texts, encoded, tokens)
     tokens.save(args.folder, settings)
-    print(f"{args.folder}: {summary(tokens, texts)}")
+    print(f"{args.folder}: {summary(tokens, encoded)}")
 
 
-def summary(tokens: tokenizer.Tokenizer, texts: list[str]) -> str:
+def summary(tokens: tokenizer.Tokenizer, encoded: list[list[int]]) -> str:
     """How many tokens, which are most and least frequent in the texts, and how many are rare."""
     counted = Counter(dict.fromkeys(range(2, tokens.vocab_size), 0))
-    counted.update(i for text in texts for i in tokens.encode(text))
+    counted.update(i for ids in encoded for i in ids)
     unknown = counted.pop(1, 0)
     order = sorted(counted, key=lambda i: (-counted[i], i))
     most, least = ([f"{tokens.pieces[i]} {counted[i]}" for i in some] for some in (order[:3], order[-3:]))
@@ -63,17 +65,14 @@ def _settings(args: Any, texts: list[str]) -> dict[str, Any]:
     return settings
 
 
-def _unchanged(folder: Path, settings: dict[str, Any]) -> bool:
-    """False also for damaged tokens: they are made anew."""
-    try:
-        return tokenizer.settings_of(folder) == settings
-    except UserError:
-        return False
-
-
 def _lexicon(args: Any, texts: list[str]) -> phones.Lexicon | None:
     if args.lexicon:
         return phones.read_lexicon(args.lexicon)
     if args.lang:
-        return phones.spoken_lexicon({word for text in texts for word in normalization.words(text)}, args.lang)
+        return phones.spoken_lexicon(_vocabulary(texts), args.lang)
     return None
+
+
+def _vocabulary(texts: list[str]) -> set[str]:
+    """The words that can be pronounced."""
+    return {word for text in texts for word in normalization.words(text) if normalization.SHOWN_UNKNOWN not in word}

@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from asrtts import experiment
-from asrtts.asr.model import Decoding
-from asrtts.comparison import decodings
+from asrtts.asr.decoding import Decoding
 from asrtts.config import build
-from asrtts.experiment import HARMLESS_KEYS, Experiment
+from asrtts.experiment import decodings
+from asrtts.experiment.run_folder import HASHES, Run
+from asrtts.experiment.settings import HARMLESS_KEYS, TaskSettings, family, flat
 from asrtts.registry import UserError, suggestion
 
 # Settings whose equality is not asked: what is compared, the seed (below), paths, and what changes no result.
 FREE = ("heads.", "decoding.", "data.", "seed")
 # What a decoding's summary says of its machine, its test set and its own head; all else is search effort.
 NOT_EFFORT = ("method", "ctc_weight", "rtf", "threads", "device", "seconds", "utterances")
-NOT_EFFORT += ("peak_memory_mb", "peak_gpu_memory_mb", "computer", "made_from", "lines_hash")
+NOT_EFFORT += ("peak_memory_mb", "peak_gpu_memory_mb", "computer", "made_from", "files", "lines_hash", "too_short")
 NOT_EFFORT += ("length_bonus", "lm_weight", "lodr_weight")  # chosen on dev for each system; which models is effort
 # Settings of a head that are effort of its search: equal where two systems have such a head.
 EFFORT_OF = {"transducer": ("max_symbols_per_frame",)}
@@ -44,7 +44,7 @@ class Member:
 
     exp: Path
     decoding: str  # its name
-    settings: Experiment
+    settings: TaskSettings
     facts: dict[str, Any]
     summary: dict[str, Any]
 
@@ -80,12 +80,12 @@ class System:
 
 def read(exp: Path, decoding: str) -> Member:
     """Raises UserError if the folder is no run of ours or has no such decoding."""
-    run, facts, summary = experiment.Run.open(exp), decodings.facts(exp), decodings.summary(exp, decoding)
+    run, facts, summary = Run.open(exp), decodings.facts(exp), decodings.summary(exp, decoding)
     # Whatever else they hold is compared as it stands; these are reckoned with.
     build(decodings.RunCost, facts, f"{exp}/run.json")
     build(decodings.DecodeCost, summary, f"{exp}/decode/{decoding}.summary.json")
     decodings.refuse_undecoded(exp, decoding)
-    return Member(exp, decoding, run.experiment, facts, summary)
+    return Member(exp, decoding, run.settings, facts, summary)
 
 
 def systems(members: Sequence[Member], test: str) -> list[System]:
@@ -157,10 +157,10 @@ def refuse_unequal(found: Sequence[System], allowed: Sequence[str]) -> dict[str,
 
 
 def _family(member: Member) -> str:
-    hashes = {key: member.facts.get(key) for key in experiment.HASHES}
-    family = member.facts.get("family") or experiment.family(member.settings, hashes)
+    hashes = {key: member.facts.get(key) for key in HASHES}
+    name = member.facts.get("family") or family(member.settings, "+".join(sorted(member.settings.heads)), hashes)
     search = {key: member.summary.get(key) for key in ("method", "ctc_weight")} | _effort(member.summary)
-    trained = (family, begun_from(member), member.facts.get("average"))
+    trained = (name, begun_from(member), member.facts.get("average"))
     return repr((trained, member.decoding, sorted(search.items())))
 
 
@@ -179,7 +179,7 @@ def own_effort(member: Member) -> dict[str, Any]:
 def _conditions(members: Sequence[Member]) -> dict[str, Any]:
     """What must be equal, of the first run, as the others have the same; what goes with the seed, of each."""
     first = members[0]
-    settings = experiment.flat(first.settings.model_dump(mode="json"))
+    settings = flat(first.settings.model_dump(mode="json"))
     values = {
         key: "none" if value is None else value  # none of it, which is not the same as not recorded
         for key, value in settings.items()

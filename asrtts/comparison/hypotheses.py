@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from asrtts.comparison import decodings
 from asrtts.comparison.fairness import Member, System
 from asrtts.data.utterance import Utterance
+from asrtts.experiment import decodings
 from asrtts.metrics import error_rate
 from asrtts.metrics.verdict import Outputs
 from asrtts.registry import UserError

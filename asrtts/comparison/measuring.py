@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from asrtts.comparison import decodings, fairness
-from asrtts.comparison.decodings import Line
+from asrtts.asr.model import AsrModel
+from asrtts.comparison import fairness
 from asrtts.comparison.fairness import Member, System
 from asrtts.data.utterance import Utterance
-from asrtts.experiment import Run
+from asrtts.experiment import decodings
+from asrtts.experiment.decodings import Line
 from asrtts.lm import lm_folder
 from asrtts.metrics import emission, error_rate, significance, verdict
 from asrtts.metrics.verdict import Outputs
@@ -252,7 +253,8 @@ def described(system: System) -> dict[str, Any]:
     """What was trained and how it was searched: every weight of the loss, the views, the search."""
     first = system.members[0]
     with torch.device("meta"):  # shapes and settings, no memory
-        model = Run(first.exp).build_model(first.settings, vocab_size=2)
+        s = first.settings
+        model = AsrModel(s.encoder, s.heads, s.features.num_bins, vocab_size=2)
     weights = " + ".join(f"{name} {weight:g}" for name, weight in model.weights.items())
     auxiliary = [part for head in model.heads.values() for part in head.auxiliary()]
     return {

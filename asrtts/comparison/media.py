@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asrtts.comparison import decodings
 from asrtts.comparison.fairness import Member, System
 from asrtts.comparison.measuring import Missing
 from asrtts.data import audio, features
 from asrtts.data.utterance import Utterance
-from asrtts.experiment import Run
+from asrtts.experiment import decodings
+from asrtts.experiment.run_folder import Run
 from asrtts.metrics import emission
 from asrtts.registry import UserError
 
@@ -118,13 +118,13 @@ def _lines(member: Member, utterances: Sequence[Utterance]) -> list[decodings.Ti
 def _draw(system: System, lines: Sequence[decodings.TimedLine], waves: Sequence[Any], found: list[Media]) -> None:
     """Adds the picture of each of the model's heads, or the reason why there is none."""
     member = system.members[0]
-    run = Run(member.exp)
     try:
-        model, tokenizer, normal = run.load_model(member.summary.get("weights", "model")), run.tokenizer, run.statistics
+        recognizer = Run(member.exp).load(member.summary.get("weights", "model"))
     except UserError as error:
         for record in found:
             record["pictures"].append({"system": system.name, "why": str(error)})
         return
+    model, tokenizer, normal = recognizer.model, recognizer.tokenizer, recognizer.statistics
     ids = {piece: number for number, piece in enumerate(tokenizer.pieces)}
     feature = member.settings.features
     hop = feature.hop_seconds * model.encoder.subsampling
@@ -139,6 +139,8 @@ def _draw(system: System, lines: Sequence[decodings.TimedLine], waves: Sequence[
         enc, _ = model.encoder(*_normal(normal, *features.fbank(feature, [wave])))
         for name, head in model.heads.items():
             picture = head.picture(enc, torch.tensor([tokens]))
+            if picture is None:
+                continue
             drawn = {"system": system.name, "head": name, "caption": picture.caption, "hop": hop}
             drawn |= {"rows": ["start" if row is None else tokenizer.pieces[row] for row in picture.rows]}
             drawn |= {"frames": picture.values.shape[1], "path": picture.path}

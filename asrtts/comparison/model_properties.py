@@ -22,7 +22,7 @@ from asrtts.data import audio, features
 from asrtts.data.dataset import pad
 from asrtts.data.features import num_frames
 from asrtts.data.utterance import Utterance
-from asrtts.experiment import Run
+from asrtts.experiment.run_folder import Run
 from asrtts.registry import UserError
 from asrtts.search.language_model import LanguageModel
 
@@ -38,21 +38,19 @@ Properties = dict[str, Any]
 @torch.no_grad()
 def measure(member: Member, utterances: Sequence[Utterance]) -> Properties | Missing:
     """Everything that is measured on the model of a run; the reason, where its weights or the audio are not there."""
-    run = Run(member.exp)
     feature = member.settings.features
     try:
-        model = run.load_model(member.summary.get("weights", "model"))
-        tokenizer, decoding = run.tokenizer, member.search
+        recognizer = Run(member.exp).load(member.summary.get("weights", "model"))
+        model, tokenizer, decoding = recognizer.model, recognizer.tokenizer, member.search
         lasting = [u for u in utterances if model.encoder.out_lens(_frames(feature, u)) > 0]
         if not lasting:
             return Missing("no utterance is long enough for a frame of the encoder")
         sample = _sample(lasting)
         waves = [audio.read(u, feature.sample_rate) for u in sample]
-        normal = run.statistics
     except UserError as error:
         return Missing(str(error))
     try:
-        lms: list[tuple[LanguageModel, float]] | Missing = run.language_models(decoding, torch.device("cpu"))
+        lms: list[tuple[LanguageModel, float]] | Missing = recognizer.language_models(decoding, torch.device("cpu"))
     except UserError as error:
         lms = Missing(str(error))
     seconds = sum(u.seconds for u in sample)
@@ -64,7 +62,7 @@ def measure(member: Member, utterances: Sequence[Utterance]) -> Properties | Mis
     encoder = search = 0.0
     for utterance, wave in zip(sample, waves, strict=True):
         feats, feat_lens = features.fbank(feature, [wave])
-        feats = normal.normalize(feats, feat_lens)
+        feats = recognizer.statistics.normalize(feats, feat_lens)
         of_encoder, (enc, enc_lens) = counted(model.encoder, feats, feat_lens)
         encoder += of_encoder
         if not isinstance(lms, Missing):

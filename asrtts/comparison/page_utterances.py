@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from asrtts.comparison import decodings
 from asrtts.comparison.fairness import Member, System
 from asrtts.data.utterance import Utterance
+from asrtts.experiment import decodings
 from asrtts.metrics.verdict import Outputs
 
 LISTED = 5000  # utterances with their alignments; a page of more would be slow to open

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from asrtts.comparison import decodings
+from asrtts.experiment import decodings
 
 Score = dict[str, Any]
 

@@ -7,17 +7,20 @@ import os
 import re
 import subprocess
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from asrtts.config import warn
+from asrtts.data import sound_files
 from asrtts.data.audio import stored
 from asrtts.data.corpus_layout import read_lines, with_dev
 from asrtts.data.diagnosis import is_dev, is_train
 from asrtts.data.utterance import Utterance
-from asrtts.registry import UserError, suggestion
+from asrtts.registry import UserError, quoted, shortened, suggestion
+from asrtts.storage import behind_links, lines
+from asrtts.text import normalization
 
 HOMEPAGE = "https://kaldi-asr.org/doc/data_prep.html"
 
@@ -34,6 +37,17 @@ class _Table:
 
     def at(self, key: str) -> str:
         return f"{self.path}:{self.lines[key]}"
+
+    def spelled_as(self, keys: Iterable[str]) -> _Table:
+        """With keys spelled as these where they differ in the form of Unicode alone, NFC or NFD."""
+        own = set(keys)
+        composed = {unicodedata.normalize("NFC", key): key for key in own}
+        new = {key: composed.get(unicodedata.normalize("NFC", key), key) for key in self.values if key not in own}
+        new = {key: other for key, other in new.items() if other != key and other not in self.values}
+        if not new:
+            return self
+        values, lines = ({new.get(k, k): v for k, v in table.items()} for table in (self.values, self.lines))
+        return _Table(self.path, values, lines)
 
 
 def download(root: Path) -> Path:
@@ -121,16 +135,23 @@ def _read(folder: Path, allow_pipes: bool, cache: Path) -> list[Utterance]:
             f"{folder / 'utt2spk'}: no such file; each of its lines names an utterance and its speaker. Where speakers "
             "are not known, name each utterance's as itself: awk '{print $1, $1}' text > utt2spk"
         )
-    text, speakers = _table(folder / "text", may_be_empty=True), _table(folder / "utt2spk")
-    recordings = _table(folder / "wav.scp")
-    segments = _table(folder / "segments") if (folder / "segments").is_file() else None
+    text = _table(folder / "text", may_be_empty=True)
+    speakers = _table(folder / "utt2spk").spelled_as(text.values)
+    recordings, segments = _table(folder / "wav.scp"), None
+    if (folder / "segments").is_file():
+        segments = _table(folder / "segments").spelled_as(text.values)
+        recordings = recordings.spelled_as(line.split()[0] for line in segments.values.values())
+    else:
+        recordings = recordings.spelled_as(text.values)
     origin = segments or recordings
     for utt_id in text.values:
         if utt_id not in origin.values:
-            raise UserError(f"{text.at(utt_id)}: utterance {utt_id} is not in {origin.path}{_alike(utt_id, origin)}")
+            raise UserError(
+                f"{text.at(utt_id)}: utterance {shortened(utt_id)} is not in {origin.path}{_alike(utt_id, origin)}"
+            )
         if utt_id not in speakers.values:
             raise UserError(
-                f"{text.at(utt_id)}: utterance {utt_id} is not in {speakers.path}{_alike(utt_id, speakers)}"
+                f"{text.at(utt_id)}: utterance {shortened(utt_id)} is not in {speakers.path}{_alike(utt_id, speakers)}"
             )
     unwritten = [utt_id for utt_id in origin.values if utt_id not in text.values]
     if unwritten:
@@ -141,7 +162,7 @@ def _read(folder: Path, allow_pipes: bool, cache: Path) -> list[Utterance]:
     if not segments:
         return [Utterance(i, audio[i], words, speakers.values[i]) for i, words in text.values.items()]
     lengths = {recording: _length(audio[recording], recordings.at(recording)) for recording in wanted}
-    found = []
+    cut_out = []
     for utt_id, words in text.values.items():
         recording, start, end, channel = cuts[utt_id]
         length = lengths[recording]
@@ -150,8 +171,8 @@ def _read(folder: Path, allow_pipes: bool, cache: Path) -> list[Utterance]:
             what = f"ends at {end:g} s" if end >= length else f"begins at {start:g} s and has no length"
             raise UserError(f"{segments.at(utt_id)}: {utt_id} {what}, {recording} lasts {length:.2f} s")
         place = {"start": start, "seconds": seconds, "channel": channel}
-        found.append(Utterance(utt_id, audio[recording], words, speakers.values[utt_id], **place))
-    return found
+        cut_out.append(Utterance(utt_id, audio[recording], words, speakers.values[utt_id], **place))
+    return cut_out
 
 
 def _table(path: Path, may_be_empty: bool = False) -> _Table:
@@ -160,9 +181,9 @@ def _table(path: Path, may_be_empty: bool = False) -> _Table:
     for number, line in read_lines(path):
         key, *rest = line.split(maxsplit=1)
         if not rest and not may_be_empty:
-            raise UserError(f"{path}:{number}: {key} stands without a value")
+            raise UserError(f"{path}:{number}: {shortened(key)} stands without a value")
         if key in values:
-            raise UserError(f"{path}:{number}: {key} is here twice, first on line {lines[key]}")
+            raise UserError(f"{path}:{number}: {shortened(key)} is here twice, first on line {lines[key]}")
         values[key], lines[key] = rest[0] if rest else "", number
     if not values:
         raise UserError(f"{path}: the file is empty")
@@ -170,10 +191,16 @@ def _table(path: Path, may_be_empty: bool = False) -> _Table:
 
 
 def _alike(key: str, table: _Table) -> str:
-    """The tail of an error line where a key differs from one in the table in what cannot be seen."""
-    form = unicodedata.normalize("NFKC", key)
-    same = next((other for other in table.values if unicodedata.normalize("NFKC", other) == form), None)
-    return f", which has {same!a} where this is {key!a}; write both in one form of Unicode (NFC)" if same else ""
+    """The tail of an error line about a key that a table lacks: the key that looks like it, or the way out."""
+    same = next((other for other in table.values if _seen(other) == _seen(key)), None)
+    if same is None:
+        return "; add it there, or take this line out"
+    return f", which has {same!a} where this is {key!a}; write both in one form of Unicode (NFKC)"
+
+
+def _seen(key: str) -> str:
+    """What a reader sees of it: without zero-width characters, in plain letters."""
+    return unicodedata.normalize("NFKC", normalization.without_invisible(key))
 
 
 def _cut(segments: _Table, utt_id: str, recordings: _Table) -> tuple[str, float, float, int]:
@@ -187,11 +214,14 @@ def _cut(segments: _Table, utt_id: str, recordings: _Table) -> tuple[str, float,
         raise UserError(f"{segments.at(utt_id)}: wanted {wanted}") from None
     if channel < 0 or len(fields) > 4:
         found = " ".join(fields[3:])
-        raise UserError(f"{segments.at(utt_id)}: wanted one channel from 0 on behind the times, found {found:.60}")
+        raise UserError(
+            f"{segments.at(utt_id)}: wanted one channel from 0 on behind the times, found {shortened(found)}"
+        )
     if not (start >= 0 and (end > start or end == -1)):  # not a number fails here too
         raise UserError(f"{segments.at(utt_id)}: {utt_id} goes from {start:g} s to {end:g} s")
     if recording not in recordings.values:
-        raise UserError(f"{segments.at(utt_id)}: recording {recording} of {utt_id} is not in {recordings.path}")
+        what = f"recording {shortened(recording)} of {shortened(utt_id)}"
+        raise UserError(f"{segments.at(utt_id)}: {what} is not in {recordings.path}{_alike(recording, recordings)}")
     return recording, start, end, channel
 
 
@@ -202,7 +232,9 @@ def _audio(recordings: _Table, wanted: list[str], allow_pipes: bool, cache: Path
         entry, at = recordings.values[recording], recordings.at(recording)
         if entry.endswith("|"):
             if not allow_pipes:
-                raise UserError(f"{at}: the audio of {recording} is a command ({entry}); --allow-pipes runs it")
+                raise UserError(
+                    f"{at}: the audio of {recording} is a command ({quoted(entry, 200)}); --allow-pipes runs it"
+                )
             readable = re.sub(r"[^\w.-]", "_", recording)
             name = f"{readable}-{hashlib.sha256(entry.encode()).hexdigest()[:8]}.wav"
             pipes[recording] = Path(os.path.abspath(cache / name))
@@ -210,14 +242,18 @@ def _audio(recordings: _Table, wanted: list[str], allow_pipes: bool, cache: Path
         elif re.search(r"\.ark:\d+$", entry):
             raise UserError(f"{at}: the audio of {recording} lies within an ark, which is not read; write wav or flac")
         else:
-            beside = recordings.path.parent / entry
-            elsewhere = not os.path.exists(entry) and os.path.exists(beside)
-            audio[recording] = os.path.abspath(beside if elsewhere else entry)
+            places = [place for path in (entry, recordings.path.parent / entry) for place in _spellings(str(path))]
+            audio[recording] = os.path.abspath(next(filter(os.path.exists, places), entry))
     if pipes:
-        cache.mkdir(parents=True, exist_ok=True)
+        behind_links(cache).mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # the commands are processes of their own
             list(pool.map(lambda r: _run(recordings.values[r], pipes[r], recordings.at(r)), pipes))
     return audio
+
+
+def _spellings(path: str) -> list[str]:
+    """The path as it is written, and in both forms of Unicode: through macOS files get another than lists have."""
+    return list(dict.fromkeys([path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD"))]))
 
 
 def _run(entry: str, goal: Path, at: str) -> None:
@@ -229,9 +265,10 @@ def _run(entry: str, goal: Path, at: str) -> None:
         command = ["bash", "-o", "pipefail", "-c", entry.rstrip().removesuffix("|")]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, check=False)
     if done.returncode or not part.stat().st_size:
-        said = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it printed nothing"]
+        last = [line for line in lines(done.stderr.decode(errors="replace")) if line.strip()][-1:]
+        reason = quoted(last[0].strip(), 200) if last else "it printed nothing"
         part.unlink()
-        raise UserError(f"{at}: the command failed with status {done.returncode} ({said[0]}): {entry}")
+        raise UserError(f"{at}: the command failed with status {done.returncode} ({reason}): {quoted(entry, 200)}")
     os.replace(part, goal)
 
 
@@ -240,7 +277,8 @@ def _length(audio: str, at: str) -> float:
     import soundfile
 
     try:
-        return soundfile.info(stored(Utterance("", audio, ""))).duration
+        with sound_files.opened(stored(Utterance("", audio, ""))) as sound:
+            return sound.frames / sound.samplerate
     except (soundfile.SoundFileError, RuntimeError, OSError, ValueError) as error:
         if not os.path.exists(audio):
             raise UserError(f"{at}: {audio}: no such file; correct the path, or get the file") from None

@@ -18,13 +18,16 @@ from typing import Any
 
 import numpy as np
 
+from asrtts import storage
 from asrtts.data import audio
 from asrtts.data.utterance import Utterance
+from asrtts.data.worker import end_with_parent
 from asrtts.registry import UserError, suggestion
 from asrtts.storage import parse_json
 from asrtts.text import espeak
 
 SAMPLE_RATE = 16000
+WAV_HEADER = 44  # bytes, before samples of 2 bytes
 SEED = 1
 VERSION = 1  # of what is spoken and how: another number makes the corpus anew
 TABLE = "mini.json"  # written last, into a folder that is renamed last
@@ -87,7 +90,7 @@ class Speaker:
 def download(root: Path, lang: str = "en", jobs: int | None = None) -> Path:
     """Speak the corpus into root/mini (for zh: root/mini-zh); the same samples each time. Returns the folder.
 
-    A killed run goes on with the speaker where it stopped.
+    A killed run, or one whose disk was full, resumes with the speaker where it stopped.
 
     Raises:
         UserError: an unknown language, espeak-ng is not installed, or the disk is full.
@@ -96,29 +99,32 @@ def download(root: Path, lang: str = "en", jobs: int | None = None) -> Path:
         raise UserError(f"mini is not spoken in '{lang}'{suggestion(lang, GRAMMARS)}")
     goal = Path(root) / ("mini" if lang == "en" else f"mini-{lang}")
     recipe = _recipe(lang)
-    if _finished(goal) == recipe:
+    if _is_finished(goal, recipe):
         print(f"{goal}: finished before")
         return goal
-    if goal.exists() and _finished(goal) is None:
+    if goal.exists() and _recipe_of(goal) is None:
         raise UserError(f"{goal}: in the way and no mini corpus (no {TABLE}); move it")
     espeak.sample_rate()  # here, so that a missing library is one line and not one for each process
     beside = goal.with_name(f".{goal.name}-{recipe}.part")
     try:
-        beside.mkdir(parents=True, exist_ok=True)
-        speakers = _speakers(lang)
-        spoken = _speak_all(speakers, lang, beside, jobs or os.cpu_count() or 1)
-        table = {"recipe": recipe, "lang": lang, "speakers": [asdict(speaker) for speaker in speakers]}
-        table["utterances"] = [utterance for utterances in spoken for utterance in utterances]
-        (beside / TABLE).write_text(json.dumps(table, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        if goal.exists():
-            shutil.rmtree(goal)
-        os.replace(beside, goal)
+        with storage.held(beside):
+            if _is_finished(goal, recipe):  # by another process, meanwhile
+                print(f"{goal}: finished before")
+                return goal
+            speakers = _speakers(lang)
+            spoken = _speak_all(speakers, lang, beside, jobs or os.cpu_count() or 1)
+            table = {"recipe": recipe, "lang": lang, "speakers": [asdict(speaker) for speaker in speakers]}
+            table["utterances"] = [utterance for utterances in spoken for utterance in utterances]
+            storage.write_json(beside / TABLE, table)
+            if not _is_finished(beside, recipe):
+                raise UserError(f"{beside}: files are missing that were just written; give the same command again")
+            if goal.exists():
+                shutil.rmtree(goal)
+            os.replace(beside, goal)
     except OSError as error:
-        raise UserError(
-            f"{beside}: cannot be written ({error.strerror}); the same command goes on from there"
-        ) from None
+        raise storage.storage_error(Path(error.filename or beside), error) from None
     except BrokenProcessPool:
-        raise UserError("a process died while speaking (memory?); the same command goes on, or with --jobs 1") from None
+        raise UserError("a process died while speaking (memory?); the same command resumes, or with --jobs 1") from None
     seconds = sum(utterance["seconds"] for utterance in table["utterances"])
     print(f"{goal}: {len(table['utterances'])} utterances of {len(speakers)} voices, {seconds / 60:.0f} minutes")
     return goal
@@ -132,37 +138,37 @@ def utterances(root: Path) -> dict[str, list[Utterance]]:
     """
     root = Path(root)
     places = [root] if (root / TABLE).is_file() else [p for p in (root / "mini", root / "mini-zh") if p.is_dir()]
-    places = [place for place in places if (place / TABLE).is_file()]
+    places = [folder for folder in places if (folder / TABLE).is_file()]
     if not places:
         raise UserError(
             f"{root}: no mini corpus here (looked for mini/{TABLE}); make it with `asrtts download mini {root}`"
         )
     if len(places) > 1:
         raise UserError(f"{root}: mini is there in two languages; name one folder: {places[0]} or {places[1]}")
-    place = places[0]
+    folder = places[0]
     try:
-        table = parse_json((place / TABLE).read_text(encoding="utf-8"))
+        table = parse_json((folder / TABLE).read_text(encoding="utf-8"))
         splits = {speaker["name"]: speaker["split"] for speaker in table["speakers"]}
-        found: dict[str, list[Utterance]] = {split: [] for split in UTTERANCES}
+        listed: dict[str, list[Utterance]] = {split: [] for split in UTTERANCES}
         for record in table["utterances"]:
-            path = os.path.abspath(place / "wav" / record["speaker"] / f"{record['utt_id']}.wav")
-            found[splits[record["speaker"]]].append(Utterance(audio=path, **record))
+            path = os.path.abspath(folder / "wav" / record["speaker"] / f"{record['utt_id']}.wav")
+            listed[splits[record["speaker"]]].append(Utterance(audio=path, **record))
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{place / TABLE}: damaged; remove {place} and make it again (stage 0)") from None
-    return found
+        raise UserError(f"{folder / TABLE}: damaged; remove {folder} and make it again (stage 0)") from None
+    return listed
 
 
 def _speakers(lang: str) -> list[Speaker]:
     """16 of train, 4 of dev, 4 of test; height and speed of a voice are drawn."""
     random = Random(f"{SEED} {lang}")
-    found = []
+    listed = []
     for split, variants in VARIANTS.items():
         for variant in variants:
             for number, accent in enumerate(ACCENTS[lang], 1):
                 pitch, speed = random.randrange(30, 71), random.randrange(145, 196)
                 voice = f"{accent}+{variant}"
-                found.append(Speaker(f"{variant}-{number}", split, voice, pitch, speed, UTTERANCES[split]))
-    return found
+                listed.append(Speaker(f"{variant}-{number}", split, voice, pitch, speed, UTTERANCES[split]))
+    return listed
 
 
 def _sentence(grammar: dict[str, list[str]], random: Random, name: str = "sentence") -> str:
@@ -178,7 +184,7 @@ def _speak_all(speakers: list[Speaker], lang: str, folder: Path, jobs: int) -> l
     changes a sample.
     """
     fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=fresh, max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(jobs, fresh, end_with_parent, max_tasks_per_child=1) as pool:
         # Processes inherit what is blocked: Ctrl-C then stops this one, and the others end with their speaker
         # instead of each printing a traceback.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -197,18 +203,17 @@ def _speak(speaker: Speaker, lang: str, folder: Path) -> list[dict[str, Any]]:
     texts = [_sentence(GRAMMARS[lang], random) for _ in range(speaker.utterances)]
     goal = folder / "wav" / speaker.name
     names = [f"{speaker.name}-{number:03}" for number in range(1, len(texts) + 1)]
-    if not goal.is_dir():
-        beside = folder / f"{speaker.name}.part"
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir()
-        for name, text in zip(names, texts, strict=True):
-            spoken = espeak.speak(text, speaker.voice, speaker.pitch, speaker.words_per_minute)
-            samples = audio.resample(spoken.astype(np.float32) / 32768, espeak.sample_rate(), SAMPLE_RATE)
-            file = io.BytesIO()
-            soundfile.write(file, _in_a_room(samples, random), SAMPLE_RATE, format="WAV", subtype="PCM_16")
-            (beside / f"{name}.wav").write_bytes(file.getvalue())
-        goal.parent.mkdir(exist_ok=True)
-        os.replace(beside, goal)
+    if not all((goal / f"{name}.wav").is_file() for name in names):
+        shutil.rmtree(goal, ignore_errors=True)
+        with storage.staged(folder / speaker.name) as stage:
+            for name, text in zip(names, texts, strict=True):
+                spoken = espeak.speak(text, speaker.voice, speaker.pitch, speaker.words_per_minute)
+                samples = audio.resample(spoken.astype(np.float32) / 32768, espeak.sample_rate(), SAMPLE_RATE)
+                file = io.BytesIO()
+                soundfile.write(file, _in_a_room(samples, random), SAMPLE_RATE, format="WAV", subtype="PCM_16")
+                (stage / f"{name}.wav").write_bytes(file.getvalue())
+            goal.parent.mkdir(exist_ok=True)
+            os.replace(stage, goal)
     return [
         {
             "utt_id": name,
@@ -243,9 +248,23 @@ def _recipe(lang: str) -> str:
     return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:12]
 
 
-def _finished(place: Path) -> str | None:
-    """The recipe that a folder was made by; None where there is no finished corpus."""
+def _is_finished(folder: Path, recipe: str) -> bool:
+    """Whether a folder holds the corpus of this recipe with every file in its whole length."""
+    if _recipe_of(folder) != recipe:
+        return False
     try:
-        return parse_json((place / TABLE).read_text(encoding="utf-8"))["recipe"]
+        for utterances_of_split in utterances(folder).values():
+            for u in utterances_of_split:
+                if os.path.getsize(u.audio) != WAV_HEADER + 2 * round(u.seconds * u.sample_rate):
+                    return False
+    except (OSError, UserError):
+        return False
+    return True
+
+
+def _recipe_of(folder: Path) -> str | None:
+    """The recipe that a folder was made by; None where there is no mini corpus."""
+    try:
+        return parse_json((folder / TABLE).read_text(encoding="utf-8"))["recipe"]
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tarfile
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 from asrtts.config import warn
+from asrtts.data import shard_record, tar_members
 from asrtts.data.utterance import Utterance
 from asrtts.registry import UserError
-from asrtts.storage import parse_json
+from asrtts.storage import json_object, parse_json
 
 HOMEPAGE = "https://github.com/webdataset/webdataset"
 
 AUDIO = (".flac", ".wav", ".ogg", ".mp3", ".sph")
 TEXTS = (".txt", ".json")
+LONGEST_TEXT = 1 << 20  # bytes; a damaged header promises any number, and the memory for them would be asked for
+_SPLIT = re.compile("train|dev|test|valid|eval")
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -24,13 +29,14 @@ PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 class _Sample:
     """The members of one key."""
 
-    place: tuple[int, int] | None = None  # offset and size of the audio
+    key: str
+    position: tuple[int, int] | None = None  # offset and size of the audio
     txt: str | None = None
-    about: dict[str, str] | None = None  # of the json
+    fields: dict[str, str] | None = None  # of the json
 
     @property
     def text(self) -> str | None:
-        return self.txt if self.txt is not None else (self.about or {}).get("text")
+        return self.txt if self.txt is not None else (self.fields or {}).get("text")
 
 
 def download(root: Path) -> Path:
@@ -39,15 +45,17 @@ def download(root: Path) -> Path:
 
 
 def utterances(root: Path) -> dict[str, list[Utterance]]:
-    """The splits of `root`: itself, named as the folder, or each folder in it that holds *.tar.
+    """The splits of `root`: itself, or each folder in it that holds *.tar, named as the folders.
+
+    A `root` that is named after no split is train.
 
     Nothing is unpacked: an utterance is its place in the shard, so that no name can lead anywhere. Members that are
     neither audio nor text are passed over. The text is that of `.txt`, else the key `text` of `.json`, which may also
     name the `speaker`.
 
     Raises:
-        UserError: no shard is there; one is compressed or cut short; a key has two files of a kind; a text cannot be
-            read. Shard and member are named.
+        UserError: no shard is there; one is compressed, cut short or, by the record beside them, missing; a key has
+            two files of a kind; a text cannot be read. Shard and member are named.
     """
     root = Path(root)
     if not root.is_dir():
@@ -58,10 +66,36 @@ def utterances(root: Path) -> dict[str, list[Utterance]]:
         if packed:
             _refuse_packed(packed[0])
         raise UserError(f"{root}: no shards (looked for *.tar in it and in the folders below)")
-    return {
-        os.path.basename(os.path.abspath(folder)): [u for shard in _shards(folder) for u in _read(shard)]
-        for folder in folders
-    }
+    splits = {}
+    for folder in folders:
+        listed = [u for shard in _shards(folder) for u in _read(shard)]
+        _refuse_incomplete(folder, len(listed))
+        name = os.path.basename(os.path.abspath(folder))
+        splits[name if folder != root or _SPLIT.search(name) else "train"] = listed
+    return splits
+
+
+def _refuse_incomplete(folder: Path, count: int) -> None:
+    """Raises UserError if what `asrtts shard` wrote beside the shards tells of other shards than there are."""
+    record, listed = folder / shard_record.RECORD, folder / shard_record.MANIFEST
+    way_out = (
+        f"copy the shards again, or delete {shard_record.RECORD} and {shard_record.MANIFEST} to use those that are here"
+    )
+    if record.is_file():
+        before = json_object(record.read_bytes(), str(record), way_out)
+        if damage := shard_record.damage(folder, before):
+            raise UserError(f"{damage}, says {record}; {way_out}")
+        named = before.get(shard_record.SIZES)
+        extra = [path for path in _shards(folder) if isinstance(named, dict) and path.name not in named]
+        if extra:
+            raise UserError(
+                f"{extra[0]}: {record} does not name this shard; take it out, or delete {shard_record.RECORD}"
+            )
+    if listed.is_file():
+        with open(listed, "rb") as lines:
+            wanted = sum(1 for line in lines if line.strip())
+        if wanted != count:
+            raise UserError(f"{folder}: {listed.name} lists {wanted} utterances, the shards hold {count}; {way_out}")
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -71,19 +105,17 @@ def _shards(folder: Path) -> list[Path]:
 def _read(shard: Path) -> list[Utterance]:
     """The utterances of a shard, in the order of their audio."""
     samples: dict[str, _Sample] = {}
+    if not shard.is_file():  # a pipe would be waited for
+        raise UserError(f"{shard}: a folder, a pipe or a device, no shard; take it out of the folder")
     try:
-        with tarfile.open(shard, "r:") as members:
-            for member in members:
+        with open(shard, "rb") as file:
+            for tar, member in tar_members.members(file):
                 key, dot, suffix = member.name.rpartition(".")
                 if key.rpartition("/")[2].startswith("._"):  # what a tar of macOS holds beside each file
                     continue
                 if member.isreg() and not member.issparse() and dot + suffix.lower() in AUDIO + TEXTS:
-                    _put(samples.setdefault(key, _Sample()), members, member, dot + suffix.lower(), shard)
-            end = members.offset
-        with open(shard, "rb") as file:
-            file.seek(end)
-            if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:  # tarfile stops at anything else too
-                raise tarfile.ReadError("its end is missing")
+                    form = unicodedata.normalize("NFC", key)  # macOS writes names in another form than texts
+                    _put(samples.setdefault(form, _Sample(key)), tar, member, dot + suffix.lower(), shard)
     except tarfile.ReadError as error:
         with open(shard, "rb") as file:
             magic = file.read(6)
@@ -92,44 +124,46 @@ def _read(shard: Path) -> list[Utterance]:
         raise UserError(f"{shard}: cut short or no tar file ({error}); copy or write it again") from None
     except OSError as error:
         raise UserError(f"{shard}: cannot be read ({error})") from None
-    mute = [key for key, sample in samples.items() if not sample.place]
-    unwritten = [key for key, sample in samples.items() if sample.place and sample.text is None]
+    mute = [sample.key for sample in samples.values() if not sample.position]
+    unwritten = [sample.key for sample in samples.values() if sample.position and sample.text is None]
     if mute:
         warn(f"{shard}: {len(mute)} texts have no audio and are left out, e.g. {mute[0]}")
     if unwritten:
         warn(f"{shard}: {len(unwritten)} audio files have no text and are left out, e.g. {unwritten[0]}")
-    found = [
-        Utterance(key, os.path.abspath(shard), s.text, (s.about or {}).get("speaker", ""), offset=at, size=size)
-        for key, s in samples.items()
-        if s.place and s.text is not None
-        for at, size in [s.place]
+    listed = [
+        Utterance(s.key, os.path.abspath(shard), s.text, (s.fields or {}).get("speaker", ""), offset=where, size=size)
+        for s in samples.values()
+        if s.position and s.text is not None
+        for where, size in [s.position]
     ]
-    return sorted(found, key=lambda u: u.offset)
+    return sorted(listed, key=lambda u: u.offset)
 
 
-def _put(sample: _Sample, members: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, shard: Path) -> None:
+def _put(sample: _Sample, tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, shard: Path) -> None:
     """Note one member of a sample."""
-    at = f"{shard}: {member.name}"
+    where = f"{shard}: {member.name}"
     if any("\ud800" <= c <= "\udfff" for c in member.name):  # how tarfile shows bytes that are no UTF-8
         raise UserError(f"{shard}: the name {member.name!r} is not UTF-8; write the shard again")
-    before = {".txt": sample.txt, ".json": sample.about}.get(suffix, sample.place)
+    before = {".txt": sample.txt, ".json": sample.fields}.get(suffix, sample.position)
     if before is not None:
-        raise UserError(f"{at}: this shard has two such files of that name; take one of them out")
+        raise UserError(f"{where}: this shard has two such files of that name; take one of them out")
     if suffix in AUDIO:
-        sample.place = (member.offset_data, member.size) if member.size else None
+        sample.position = (member.offset_data, member.size) if member.size else None
         return
+    if member.size > LONGEST_TEXT:
+        raise UserError(f"{where}: a text of {member.size} bytes; wanted that of one utterance, under {LONGEST_TEXT}")
     try:
-        content = members.extractfile(member).read().decode("utf-8-sig")
-        about = parse_json(content) if suffix == ".json" else {}
-        json.dumps(about, ensure_ascii=False).encode()  # half a character may stand in JSON, but in no text
+        content = tar.extractfile(member).read().decode("utf-8-sig")
+        fields = parse_json(content) if suffix == ".json" else {}
+        json.dumps(fields, ensure_ascii=False).encode()  # half a character may stand in JSON, but in no text
     except ValueError as error:
-        raise UserError(f"{at}: cannot be read ({error})") from None
-    if not isinstance(about, dict) or not all(isinstance(about.get(key, ""), str) for key in ("text", "speaker")):
-        raise UserError(f"{at}: wanted an object whose `text` and `speaker` are texts, found {content!r:.60}")
+        raise UserError(f"{where}: cannot be read ({error})") from None
+    if not isinstance(fields, dict) or not all(isinstance(fields.get(key, ""), str) for key in ("text", "speaker")):
+        raise UserError(f"{where}: wanted an object whose `text` and `speaker` are texts, found {content!r:.60}")
     if suffix == ".txt":
         sample.txt = content.strip("\r\n")
     else:
-        sample.about = about
+        sample.fields = fields
 
 
 def _refuse_packed(path: Path) -> None:

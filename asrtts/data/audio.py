@@ -4,32 +4,38 @@ from __future__ import annotations
 
 import io
 import os
+from typing import BinaryIO
 
 import numpy as np
 
+from asrtts.data import sound_files, tar_members
 from asrtts.data.utterance import Utterance
 from asrtts.registry import UserError
 
-TAR_BLOCK = 512  # bytes; a member's header stands in the block before its data
+LONGEST = 3 * 3600  # seconds; a damaged header promises years, and the memory for them would be asked for
 
 
 def read(utterance: Utterance, sample_rate: int) -> np.ndarray:
-    """The utterance's samples (S,), float32 in [-1, 1], resampled to `sample_rate` Hz.
+    """The utterance's samples (S,), float32, resampled to `sample_rate` Hz.
+
+    Full scale is [-1, 1]; a float file, an MP3 or an Ogg may go beyond, and its samples are given as they are.
 
     Raises:
-        UserError: the file is missing or damaged, or ends before the utterance does.
+        UserError: the file is missing or damaged, ends before the utterance does, or promises more than LONGEST.
     """
     import soundfile  # here, so that reading a manifest does not load libsndfile
 
     try:
-        with soundfile.SoundFile(stored(utterance)) as sound:
+        with sound_files.opened(stored(utterance)) as sound:
             rate = sound.samplerate
             first = min(round(utterance.start * rate), sound.frames)
+            count = round(utterance.seconds * rate) if utterance.seconds else -1
+            wanted = min(count, sound.frames - first) if count >= 0 else sound.frames - first
+            if wanted > LONGEST * rate:
+                raise ValueError(too_long(wanted / rate))
             if first:  # some codecs, such as GSM, can only be read from their beginning
                 sound.seek(first)
-            count = round(utterance.seconds * rate) if utterance.seconds else -1
-            rest = -1 if sound.seekable() else sound.frames
-            samples = sound.read(count if count >= 0 else rest, dtype="float32", always_2d=True)
+            samples = sound.read(wanted, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError, OSError, ValueError) as error:
         raise UserError(_unreadable(utterance, error)) from None
     if utterance.channel >= samples.shape[1]:
@@ -38,7 +44,7 @@ def read(utterance: Utterance, sample_rate: int) -> np.ndarray:
             f"the file has {samples.shape[1]}"
         )
     mono = samples[:, utterance.channel]
-    if len(mono) < count - 0.01 * rate or not len(mono):  # 10 ms of slack: rounded durations
+    if len(mono) < count - sound_files.SLACK * rate or not len(mono):
         wanted = f"{utterance.seconds:.2f} s" if utterance.seconds else "the rest"
         raise UserError(
             f"{utterance.audio}: utterance {utterance.utt_id} is {wanted} from {utterance.start:.2f} s on, "
@@ -61,15 +67,28 @@ def stored(utterance: Utterance) -> str | io.BytesIO:
     if not utterance.size:
         return utterance.audio
     with open(utterance.audio, "rb") as shard:
-        shard.seek(max(0, utterance.offset - TAR_BLOCK))
-        header, data = shard.read(TAR_BLOCK), shard.read(utterance.size)
-    if len(data) < utterance.size:
-        raise OSError(f"the shard ends {utterance.size - len(data)} bytes too early; copy or write it again")
-    name = header[:100].rstrip(b"\0")  # a longer one is cut off here
-    stem = name.rpartition(b"/")[2].rpartition(b".")[0].decode(errors="replace")
-    if len(name) < 100 and stem != utterance.utt_id.rpartition("/")[2]:
-        raise OSError("the shard has changed since the manifest was made: another file is at that place")
+        missing = utterance.offset + utterance.size - os.fstat(shard.fileno()).st_size
+        if missing > 0:
+            raise OSError(f"the shard ends {missing} bytes too early; copy or write it again")
+        shard.seek(max(0, utterance.offset - tar_members.BLOCK))
+        header, data = shard.read(tar_members.BLOCK), shard.read(utterance.size)
+        if not _is_member(utterance, shard, header):
+            raise OSError("the shard has changed since the manifest was made: another file is at that place")
     return io.BytesIO(data)
+
+
+def _is_member(utterance: Utterance, shard: BinaryIO, header: bytes) -> bool:
+    """Whether the member whose content begins at the utterance's offset bears its id, whoever wrote the archive."""
+    wanted = tar_members.stem(utterance.utt_id + ".")
+    plain = header[:100].rstrip(b"\0").decode("ascii", "replace")  # enough for most, and the fastest
+    if tar_members.stem(plain) == wanted and wanted.isascii() and len(plain) < 100:
+        return True
+    member = tar_members.name_before(shard, utterance.offset)
+    return member is not None and tar_members.stem(member[0]) == wanted
+
+
+def too_long(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h in one utterance: a damaged header, or a recording without segments"
 
 
 def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:

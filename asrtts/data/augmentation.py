@@ -18,6 +18,7 @@ from torch import Tensor
 
 from asrtts.config import CountOrNone, Settings
 from asrtts.data.audio import resample
+from asrtts.data.sound_files import opened
 from asrtts.registry import UserError
 
 SOUND_FILES = (".wav", ".flac", ".ogg")
@@ -184,12 +185,12 @@ def _response(path: str, sample_rate: int) -> np.ndarray:
 def _stretch(path: str, seconds: float | None, sample_rate: int, rng: np.random.Generator | None) -> np.ndarray:
     """A random stretch of a sound file, all of it if it is not longer (or `seconds` is None)."""
     try:
-        with soundfile.SoundFile(path) as sound:
+        with opened(path) as sound:
             count = sound.frames if seconds is None else min(sound.frames, math.ceil(seconds * sound.samplerate) + 1)
             if count < sound.frames:
                 sound.seek(int(rng.integers(sound.frames - count + 1)))
             samples, rate = sound.read(count, dtype="float32", always_2d=True)[:, 0], sound.samplerate
-    except soundfile.SoundFileError as error:
+    except (soundfile.SoundFileError, OSError) as error:
         raise UserError(f"{path}: cannot be read for augmentation ({error}); replace or remove it") from None
     samples = resample(np.ascontiguousarray(samples), rate, sample_rate)
     if not len(samples) or not np.isfinite(samples).all():

@@ -8,7 +8,7 @@ utterance: its byte offset in the manifest and its seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,30 @@ class Request:
     indices: tuple[int, ...]  # utterances of this process
     speeds: tuple[float, ...]
     total: int  # utterances of all processes
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where it stands in the training: epoch, and number within it."""
+        return self.epoch, self.batch
+
+    @property
+    def share(self) -> float:
+        """The part of the batch's utterances that this process has."""
+        return len(self.indices) / self.total
+
+    @classmethod
+    def plain(cls, rows: Sequence[int], number: int = 0) -> Request:
+        """These utterances as they are, for evaluation."""
+        return cls(0, number, tuple(rows), (1.0,) * len(rows), len(rows))
+
+
+def plain_batches(config: Config, seconds: np.ndarray) -> list[Request]:
+    """All utterances once, as they are, in batches of similar length: what evaluation reads. Always the same ones."""
+    batches = epoch_batches(config, augmentation.NONE, seconds, 0, 0)
+    return [
+        Request(0, number, tuple(rows.tolist()), (1.0,) * len(rows), len(rows))
+        for number, (rows, _) in enumerate(batches)
+    ]
 
 
 def epoch_batches(

@@ -9,24 +9,25 @@ from pathlib import Path
 from typing import NoReturn
 
 from asrtts.config import warn
+from asrtts.data import held_out
 from asrtts.data.diagnosis import is_dev, is_train
 from asrtts.data.fetching import Archive
 from asrtts.data.utterance import Utterance
 from asrtts.registry import UserError
 
-HELD_OUT = 10  # where there is no dev split, every tenth training utterance is dev
-
 
 def with_dev(splits: dict[str, list[Utterance]], root: Path) -> dict[str, list[Utterance]]:
     """The splits, with a dev split of training utterances if there is none; which is said."""
     train = [u for split in splits if is_train(split) for u in splits[split]]
-    if len(train) < HELD_OUT or any(is_dev(split) for split in splits):
+    if len(train) < held_out.ONE_IN or any(is_dev(split) for split in splits):
         return splits
-    warn(f"{root} has no dev: every tenth training utterance is dev, {len(train) // HELD_OUT} of {len(train)}")
-    dev = train[HELD_OUT - 1 :: HELD_OUT]
-    held = set(map(id, dev))
-    kept = {s: [u for u in utterances if id(u) not in held] for s, utterances in splits.items()}
-    return {**kept, "dev": dev}
+    parts = held_out.take(train)
+    lost = len(train) - len(parts.train) - len(parts.dev)
+    more = f"; {lost} training utterances that overlap with it are left out" if lost else ""
+    warn(f"{root} has no dev: {parts.how}, {len(parts.dev)} of {len(train)}{more}")
+    gone = set(map(id, train)) - set(map(id, parts.train))
+    kept = {s: [u for u in utterances if id(u) not in gone] for s, utterances in splits.items()}
+    return {**kept, "dev": parts.dev}
 
 
 def find(root: Path, corpus: str, folders: Iterable[str], sign: str) -> Path | None:

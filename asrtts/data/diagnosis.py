@@ -10,8 +10,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from asrtts.data.held_out import OVERLAP
 from asrtts.data.inspection import Inspection
 from asrtts.data.utterance import Utterance
+from asrtts.registry import quoted
+from asrtts.text import normalization
 from asrtts.text.tokenizer import Tokenizer
 
 
@@ -39,9 +42,10 @@ KINDS = {
     ),
     "empty": Kind("drop", "get the file again (stage 0)", True),
     "truncated": Kind("drop", "get the file again (stage 0), or correct the end of the segment"),
+    "unread": Kind("drop", "write the file again (ffmpeg, sox), and of joined files each as one of its own"),
     "not-finite": Kind("drop", "write the file again from its source", True),
     "not-scaled": Kind("drop", "divide its samples by full scale, as integers have 32768, and write it again", True),
-    "empty-text": Kind("drop", "write its transcript, or take the audio out", True),
+    "empty-text": Kind("drop-train", "write its transcript, or take the audio out; in a test set nothing was said"),
     "doubled-id": Kind("drop", "give every utterance its own id; the first one is kept", True),
     "two-texts": Kind("drop-train", "find out which transcript is true and take the other out"),
     "silent": Kind("drop-train", "record it again, or look whether another channel holds the speech"),
@@ -52,6 +56,9 @@ KINDS = {
     "shared-speakers": Kind("note", "dev scores flatter; the test set is not concerned"),
     "shared-id": Kind("note", "give every utterance its own id"),
     "doubled-audio": Kind("note", "take one out: it counts twice"),
+    "invisible": Kind(
+        "note", "nothing to do: they are left out of the text; correct the transcripts to be rid of this"
+    ),
     "uncovered": Kind("note", "make tokens of this text too, or normalize it; these become <unk>"),
     "speaking-rate": Kind("note", "listen to it: the text may belong to other audio"),
     "clipped": Kind("note", "record at a lower level; the samples cut off are lost"),
@@ -110,11 +117,24 @@ CHINESE_LETTERS = 3  # what a Chinese character weighs, so that AISHELL's 2-4 a 
 def of_text(seen: Iterable[Seen]) -> Iterator[Finding]:
     """No text at all, or far too much or too little of it for the audio."""
     for s in seen:
-        letters = sum(CHINESE_LETTERS if "\u3400" <= c <= "\u9fff" else 1 for c in s.utterance.text if c.isalnum())
+        text = normalization.plain(s.utterance.text)
+        letters = sum(CHINESE_LETTERS if "\u3400" <= c <= "\u9fff" else 1 for c in text if c.isalnum())
         if not letters:
-            yield s.finding("empty-text", f"no word in {s.utterance.text!r}")
+            yield s.finding("empty-text", f"no word in {quoted(s.utterance.text)}")
         elif s.audio.seconds and not SLOWEST <= (rate := letters / s.audio.seconds) <= FASTEST:
             yield s.finding("speaking-rate", f"{letters} letters in {s.audio.seconds:.2f} s, {rate:.1f} a second")
+
+
+def of_marks(split: str, utterances: Iterable[Utterance]) -> Iterator[Finding]:
+    """Zero-width, direction and control characters in the texts as the corpus has them, and names of tokens."""
+    for u in utterances:
+        if marks := normalization.invisible(u.text):
+            shown = ", ".join(_named(mark) if len(mark) == 1 else mark for mark in marks[:5])
+            yield Finding("invisible", split, u.utt_id, u.audio, shown + (", ..." if len(marks) > 5 else ""))
+
+
+def _named(character: str) -> str:
+    return f"U+{ord(character):04X} {unicodedata.name(character, 'a control character')}"
 
 
 def of_tokens(seen: Iterable[Seen], tokenizer: Tokenizer, subsampling: int) -> Iterator[Finding]:
@@ -129,10 +149,8 @@ def of_tokens(seen: Iterable[Seen], tokenizer: Tokenizer, subsampling: int) -> I
         lost = tokenizer.uncovered(s.utterance.text)
         if lost:
             poor[s.split] += is_train(s.split)
-            shown = " ".join(
-                f"{c} (U+{ord(c):04X} {unicodedata.name(c, '?')})" if len(c) == 1 else c for c in sorted(lost)
-            )
-            yield s.finding("uncovered", shown)
+            shown = [f"{c} (U+{ord(c):04X} {unicodedata.name(c, '?')})" if len(c) == 1 else c for c in sorted(lost)]
+            yield s.finding("uncovered", " ".join(shown))
         ids = tokenizer.encode(s.utterance.text)
         need = len(ids) + sum(a == b for a, b in zip(ids, ids[1:], strict=False))
         frames = encoder_frames(s.audio.seconds, subsampling)
@@ -173,10 +191,12 @@ def of_copies(seen: Iterable[Seen]) -> Iterator[Finding]:
     for same in copies.values():
         for s in same[1:]:
             yield from _copy(same, s)
-        if len({s.utterance.text for s in same}) > 1:
-            for s in same:
-                other = next(o for o in same if o.utterance.text != s.utterance.text).utterance
-                yield s.finding("two-texts", f"{s.utterance.text!r}; the same audio is {other.utt_id}: {other.text!r}")
+        texts = [normalization.plain(s.utterance.text) for s in same]
+        if len(set(texts)) > 1:
+            for s, text in zip(same, texts, strict=True):
+                other = same[next(i for i, another in enumerate(texts) if another != text)].utterance
+                found = f"{quoted(s.utterance.text)}; the same audio is {other.utt_id}: {quoted(other.text)}"
+                yield s.finding("two-texts", found)
     yield from _overlaps(seen)
 
 
@@ -185,22 +205,38 @@ def _copy(same: list[Seen], s: Seen) -> Iterator[Finding]:
     where = f"{first.utterance.utt_id} in {first.split}"
     if first.split != s.split:
         yield s.finding("audio-leak", f"the same audio is {where}")
-    elif first.utterance.text == s.utterance.text and first.utterance.utt_id != s.utterance.utt_id:
+    elif (
+        normalization.plain(first.utterance.text) == normalization.plain(s.utterance.text)
+        and first.utterance.utt_id != s.utterance.utt_id
+    ):
         yield s.finding("doubled-audio", f"the same audio and text are {where}")
 
 
 def _overlaps(seen: Iterable[Seen]) -> Iterator[Finding]:
-    """Neighbouring segments of one channel that share more than a rounded end, and are in two splits."""
+    """Segments of one channel that share more than a rounded end with one of another split, found by its audio."""
+    files = {audio: os.path.realpath(audio) for audio in {s.utterance.audio for s in seen}}
     recordings = defaultdict(list)
     for s in seen:
         if s.audio.digest:
-            recordings[s.utterance.audio, s.utterance.offset, s.utterance.channel].append(s)
+            recordings[files[s.utterance.audio], s.utterance.offset, s.utterance.channel].append(s)
     for segments in recordings.values():
         segments.sort(key=lambda s: s.utterance.start)
-        for a, b in zip(segments, segments[1:], strict=False):
-            common = a.utterance.start + a.audio.seconds - b.utterance.start
-            if a.split != b.split and common > 0.1 and a.audio.digest != b.audio.digest:
-                yield b.finding("audio-leak", f"shares {common:.2f} s with {a.utterance.utt_id} in {a.split}")
+        latest: dict[str, Seen] = {}  # of each split, the segment that ends last
+        for s in segments:
+            for other in latest.values():
+                common = min(_end(other), _end(s)) - s.utterance.start
+                if other.split != s.split and common > OVERLAP and other.audio.digest != s.audio.digest:
+                    yield s.finding(
+                        "audio-leak", f"shares {common:.2f} s with {other.utterance.utt_id} in {other.split}"
+                    )
+                    break
+            if s.split not in latest or _end(s) > _end(latest[s.split]):
+                latest[s.split] = s
+
+
+def _end(s: Seen) -> float:
+    """Where it ends, in seconds of the recording."""
+    return s.utterance.start + s.audio.seconds
 
 
 def of_speakers(seen: Iterable[Seen]) -> Iterator[Finding]:
@@ -208,7 +244,7 @@ def of_speakers(seen: Iterable[Seen]) -> Iterator[Finding]:
     heard: dict[str, Counter[str]] = defaultdict(Counter)
     for s in seen:
         if s.utterance.speaker:
-            heard[s.split][s.utterance.speaker] += 1
+            heard[s.split][unicodedata.normalize("NFC", s.utterance.speaker)] += 1
     trained = Counter({speaker: 0 for split in heard if is_train(split) for speaker in heard[split]})
     for split in heard:
         common = [speaker for speaker in heard[split] if speaker in trained]
@@ -223,12 +259,12 @@ def of_speakers(seen: Iterable[Seen]) -> Iterator[Finding]:
 def of_folders(utterances: Iterable[Utterance]) -> Iterator[Finding]:
     """Audio files that lie among those of the corpus and that no transcript names."""
     named = {u.audio for u in utterances}
-    suffixes = {Path(audio).suffix for audio in named} - {""}
+    suffixes = {Path(audio).suffix.lower() for audio in named} - {""}
     for folder in sorted({os.path.dirname(audio) for audio in named}):
         listed = os.listdir(folder) if os.path.isdir(folder) and os.access(folder, os.R_OK) else []
         for path in sorted(listed):
             audio = os.path.join(folder, path)
-            if audio not in named and Path(path).suffix in suffixes:
+            if audio not in named and Path(path).suffix.lower() in suffixes:
                 yield Finding("no-transcript", "", "", audio, "no transcript names it")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import http.client
 import os
@@ -16,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from asrtts import __version__
+from asrtts import __version__, storage
 from asrtts.registry import UserError
 
 Report = Callable[[int, int], None]  # bytes done, bytes in all
 
 _SLOWEST = 1024  # bytes a second; a mirror below it is as good as stalled
+_MARGIN = 64 << 20  # bytes that stay free on the disk
+_PAGE = re.compile(rb"\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -74,25 +75,25 @@ def fetch(
         for mirror in archive.mirrors:
             url = f"{mirror.rstrip('/')}/{archive.name}"
             try:
-                _transfer(url, part, archive, bool(trust), report, stall)
+                _transfer(url, part, archive, trust, report, stall)
                 _check(archive, part, trust, _MirrorFailed)
             except _MirrorFailed as failed:
                 reasons[url] = str(failed)
-            except (OSError, http.client.HTTPException) as error:
-                if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-                    raise UserError(f"{part}: {error.strerror}; mend that and run this again, it continues") from None
+            except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: of headers that lie
+                if getattr(error, "errno", None) in storage.REFUSED:
+                    raise storage.storage_error(part, error) from None
                 reasons[url] = _reason(error, stall)
             else:
                 os.replace(part, goal)
                 return goal
     tried = "; ".join(f"{urlsplit(url).netloc}: {reason}" for url, reason in reasons.items())
     raise UserError(
-        f"{archive.name}: no mirror gave it ({tried}). The same command continues; "
+        f"{archive.name}: no mirror gave it ({tried}). The same command resumes; "
         f"or get the file otherwise and put it into {folder}"
     )
 
 
-def _transfer(url: str, part: Path, archive: Archive, any_size: bool, report: Report, stall: float) -> None:
+def _transfer(url: str, part: Path, archive: Archive, trust: str, report: Report, stall: float) -> None:
     """Append to `part` until it is whole. Raises _MirrorFailed, OSError or HTTPException where this mirror fails."""
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": f"asrtts/{__version__}", "Accept-Encoding": "identity"}
@@ -104,23 +105,35 @@ def _transfer(url: str, part: Path, archive: Archive, any_size: bool, report: Re
         error.close()
         if error.code != 416:
             raise _MirrorFailed(f"HTTP {error.code}") from None
-        if error.headers.get("Content-Range") != f"bytes */{have}":  # else nothing is left to send
+        match = re.fullmatch(r"bytes \*/(\d{1,18})", error.headers.get("Content-Range", ""))
+        size = archive.size if archive.size and not trust else int(match[1]) if match else have + 1
+        if size > have:  # the server is wrong
+            raise _MirrorFailed("HTTP 416") from None
+        if size < have:
             part.unlink()
-            raise _MirrorFailed("what had arrived is not part of its file; begun anew") from None
-        return
+            raise _MirrorFailed("what had arrived is not part of its file; it begins again") from None
+        return  # nothing is left to send
     with response:
+        if response.headers.get_content_type() in ("text/html", "application/xhtml+xml"):
+            raise _MirrorFailed("answers a web page instead of the file")
         start, total = _extent(response, have)
-        if archive.size and not any_size:
+        if archive.size and not trust:
             if total and total != archive.size:
                 raise _MirrorFailed(f"offers {total} bytes instead of {archive.size}")
             total = archive.size
         _room(archive, part.parent, start, total)
+        most = total or start + shutil.disk_usage(part.parent).free - _MARGIN  # of a server that never ends
+        block = response.read1(1 << 16)
+        if not start and _PAGE.match(block):  # said before what has arrived is overwritten
+            raise _MirrorFailed("answers a web page instead of the file")
         with open(part, "r+b" if start else "wb") as out:
             out.seek(start)
             out.truncate()
             done = start
             since, counted = time.monotonic(), done
-            while block := response.read1(1 << 16):
+            while block:
+                if done + len(block) > most:
+                    raise _MirrorFailed(f"sends more than {most} bytes")
                 out.write(block)
                 done += len(block)
                 report(done, total)
@@ -129,39 +142,56 @@ def _transfer(url: str, part: Path, archive: Archive, any_size: bool, report: Re
                     if done - counted < _SLOWEST * waited:
                         raise _MirrorFailed(f"below {_SLOWEST} bytes a second at byte {done}")
                     since, counted = time.monotonic(), done
-    if total and done != total:
+                block = response.read1(1 << 16)
+    if total and done != total and (archive.size or not _is_accepted(_sums(archive, part, trust))):
         raise _MirrorFailed(f"broke off at byte {done} of {total}")
 
 
 def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int]:
     """Where the answer's first byte belongs, and the whole file's size (0: the server does not say)."""
     if response.status == 206:
-        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        match = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", response.headers.get("Content-Range", ""))
         if match is None or int(match[1]) != have:
             raise _MirrorFailed("answers another range than was asked for")
-        return have, 0 if match[2] == "*" else int(match[2])
-    return 0, int(response.headers.get("Content-Length") or 0)  # it does not know ranges: all from the beginning
+        total = 0 if match[2] == "*" else int(match[2])
+        if total and total <= have:
+            raise _MirrorFailed(f"offers {total} bytes, {have} have arrived before")
+        return have, total
+    length = response.headers.get("Content-Length", "")
+    return 0, int(length) if re.fullmatch(r"\d{1,18}", length) else 0  # no ranges known: all from the beginning
 
 
 def _room(archive: Archive, folder: Path, start: int, total: int) -> None:
+    """Raise where the disk is too small: UserError by the published size, _MirrorFailed by what a server claims."""
     size = total or archive.size
     needed, free = size - start + size * archive.unpacked, shutil.disk_usage(folder).free
     if needed > free:
-        raise UserError(
-            f"{folder}: {archive.name} needs {needed / 1e9:.2f} GB, packed and unpacked, and {free / 1e9:.2f} GB are "
-            "free; make room or name another folder"
-        )
+        room = f"needs {needed / 1e9:.2f} GB, packed and unpacked, and {free / 1e9:.2f} GB are free"
+        if size != archive.size:
+            raise _MirrorFailed(f"offers {total} bytes: it {room}")
+        raise UserError(f"{folder}: {archive.name} {room}; free some space, or name another folder")
 
 
 def _check(archive: Archive, path: Path, trust: str, mistake: Callable[[str], Exception]) -> None:
     """Raise `mistake` unless the file has one of the checksums. A part that is whole but wrong is deleted."""
-    accepted = (*archive.checksums, *([trust] if trust else []))
-    found = {kind: digest(path, kind) for kind in sorted({c.partition(":")[0] for c in accepted})}
-    if not any(found[kind] == value for kind, _, value in (c.partition(":") for c in accepted)):
+    actual = _sums(archive, path, trust)
+    if not _is_accepted(actual):
         if path.suffix == ".part":
             path.unlink()
-        seen = " ".join(f"{kind}:{value}" for kind, value in found.items())
-        raise mistake(f"wrong bytes, {seen} instead of {' or '.join(accepted)} (if you know better: --trust)")
+        seen = " ".join(dict.fromkeys(f"{kind}:{value}" for (kind, _), value in actual.items()))
+        wanted = " or ".join(f"{kind}:{value}" for kind, value in actual)
+        raise mistake(f"wrong bytes, {seen} instead of {wanted} (if you know better: --trust)")
+
+
+def _sums(archive: Archive, path: Path, trust: str) -> dict[tuple[str, str], str]:
+    """(kind, value) of every accepted checksum -> what the file has."""
+    accepted = [tuple(c.split(":", 1)) for c in (*archive.checksums, *([trust] if trust else []))]
+    actual = {kind: digest(path, kind) for kind in sorted({kind for kind, _ in accepted})}
+    return {(kind, value): actual[kind] for kind, value in accepted}
+
+
+def _is_accepted(sums: dict[tuple[str, str], str]) -> bool:
+    return any(value == actual for (_, value), actual in sums.items())
 
 
 def digest(path: Path, kind: str) -> str:
@@ -173,4 +203,5 @@ def _reason(error: Exception, stall: float) -> str:
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(cause, TimeoutError):
         return f"nothing for {stall:g} s"
-    return str(getattr(cause, "strerror", None) or cause) or type(cause).__name__
+    text = " ".join(str(getattr(cause, "strerror", None) or cause).split())  # what a server sent may have line ends
+    return f"{text:.200}" or type(cause).__name__

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from asrtts.data import audio, headers
+from asrtts.data import audio, sound_files
+from asrtts.data.headers import Extent
 from asrtts.data.utterance import Utterance
 
-VERSION = 6  # of what is looked for: another number, and everything is inspected again
-SLACK = 0.01  # seconds by which a rounded duration may exceed the file; `audio.read` grants the same
-LONGEST = 3 * 3600  # seconds; a damaged header promises years, and the memory for them would be asked for
+VERSION = 7  # of what is looked for: another number, and everything is inspected again
 
 
 @dataclass(frozen=True)
@@ -43,35 +42,31 @@ def inspect(utterance: Utterance, limits: Limits) -> Inspection:
     """Decode the utterance once and look at it. Never raises for a bad file: that is a finding."""
     import soundfile  # here, so that `asrtts prepare --help` does not load libsndfile
 
-    promised = None
+    extent, part = None, bool(utterance.start or utterance.seconds)  # a segment promises its own length
     try:
         source = audio.stored(utterance)
-        promised = headers.promise(source)
-        with soundfile.SoundFile(source) as sound:
+        extent = None if part else sound_files.extent(source)
+        with sound_files.opened(source) as sound:
             rate, channels, frames = sound.samplerate, sound.channels, sound.frames
             first = round(utterance.start * rate)
             wanted = round(utterance.seconds * rate) if utterance.seconds else max(frames - first, 0)
-            if wanted > LONGEST * rate:
-                found = (
-                    f"{wanted / rate / 3600:.1f} h in one utterance: a damaged header, or a recording without segments"
-                )
-                return Inspection(sample_rate=rate, findings=(("unreadable", found),))
+            if wanted > audio.LONGEST * rate:
+                return Inspection(sample_rate=rate, findings=(("unreadable", audio.too_long(wanted / rate)),))
             samples = _read(sound, min(first, frames), min(wanted, max(frames - first, 0)))
+            different = sound_files.difference(extent, sound, len(samples))
     except (soundfile.SoundFileError, RuntimeError, OSError, ValueError) as error:
-        return Inspection(findings=(_lost_end(promised) or _why_unreadable(utterance.audio, error),))
+        return Inspection(findings=(_why_unreadable(utterance.audio, error, extent),))
     if utterance.channel >= channels:
-        found = f"channel {utterance.channel} is wanted, the file has {channels}"
-        return Inspection(sample_rate=rate, findings=(("unreadable", found),))
+        message = f"channel {utterance.channel} is wanted, the file has {channels}"
+        return Inspection(sample_rate=rate, findings=(("unreadable", message),))
 
     findings = []
-    if lost := _lost_end(promised):
-        findings.append(lost)
-    elif len(samples) < wanted - SLACK * rate:
+    if different:
+        findings.append(different)
+    elif len(samples) < wanted - sound_files.SLACK * rate:
         findings.append(("truncated", f"{wanted / rate:.2f} s are promised, {len(samples) / rate:.2f} s are there"))
     elif not len(samples):
-        unsaid = promised[1] if promised and not utterance.start else 0
-        more = f"; so the header says, yet {unsaid} bytes follow: if a recorder was killed, ffmpeg can mend the file"
-        findings.append(("empty", "no samples" + (more if unsaid else "")))
+        findings.append(("empty", "no samples"))
     if channels > 1:
         findings.append(("channels", f"{channels} channels, number {utterance.channel} is used"))
     mono = np.ascontiguousarray(samples[:, utterance.channel])
@@ -102,13 +97,6 @@ def _read(sound: Any, first: int, wanted: int) -> np.ndarray:
         return np.concatenate(blocks)
 
 
-def _lost_end(promised: tuple[int, int] | None) -> tuple[str, str] | None:
-    """A finding if the header promises more than there is; a CAF file that was cut is not even opened."""
-    if not promised or promised[0] <= promised[1]:
-        return None
-    return "truncated", f"the header promises {promised[0]} bytes of audio, {promised[1]} are there"
-
-
 def _of_samples(mono: np.ndarray, seconds: float, limits: Limits) -> list[tuple[str, str]]:
     """Findings in samples (S,), float32, S > 0."""
     if not np.isfinite(mono).all():
@@ -121,8 +109,8 @@ def _of_samples(mono: np.ndarray, seconds: float, limits: Limits) -> list[tuple[
     rms = float(np.std(mono, dtype=np.float64))  # a constant offset is not heard
     level = 20 * np.log10(rms) if rms else -np.inf
     if level < limits.silent_dbfs:
-        found = f"{level:.0f} dBFS RMS, under {limits.silent_dbfs:g}" if rms else "all samples are equal"
-        return [*findings, ("silent", found)]
+        message = f"{level:.0f} dBFS RMS, under {limits.silent_dbfs:g}" if rms else "all samples are equal"
+        return [*findings, ("silent", message)]
     if (zeros := float(np.mean(mono == 0))) > limits.zero_share:
         findings.append(("zeros", f"{zeros:.0%} of the samples are exactly zero"))
     if (peak := float(np.max(np.abs(mono)))) > limits.highest_peak:
@@ -140,7 +128,10 @@ def _digest(mono: np.ndarray, rate: int) -> str:
     return hashlib.blake2b(mono.tobytes(), digest_size=12, salt=str(rate).encode()).hexdigest()
 
 
-def _why_unreadable(path: str, error: Exception) -> tuple[str, str]:
+def _why_unreadable(path: str, error: Exception, extent: Extent | None) -> tuple[str, str]:
+    """(kind, what was found) of a file that libsndfile does not read, which its header may explain."""
+    if different := sound_files.difference(extent, None):
+        return (different[0] if different[0] == "truncated" else "unreadable"), different[1]
     if isinstance(error, PermissionError):  # of a folder, too: then its files do not seem to exist
         return "unreadable", "permission denied"
     if not os.path.exists(path):  # pathlib's raises for a name that is too long

@@ -15,7 +15,7 @@ from pathlib import Path
 from asrtts import storage
 from asrtts.data import manifest_cache
 from asrtts.data.utterance import Utterance
-from asrtts.registry import UserError, suggestion
+from asrtts.registry import UserError, quoted, suggestion
 
 _TYPES = {f.name: {"str": str, "float": (int, float), "int": int}[str(f.type)] for f in fields(Utterance)}
 _LINE_END = re.compile(
@@ -61,7 +61,7 @@ def parse(line: bytes | str, where: str) -> Utterance:
     record = storage.json_object(line, where, "make the manifest again with `asrtts prepare`")
     for key, value in record.items():
         if key not in _TYPES:
-            raise UserError(f"{where}: unknown key '{key}'{suggestion(key, _TYPES)}")
+            raise UserError(f"{where}: unknown key {quoted(key)}{suggestion(key[:60], _TYPES)}")
         if not isinstance(value, _TYPES[key]) or isinstance(value, bool):
             raise UserError(
                 f"{where}: key '{key}' holds {value!r:.60}, which is no {_WORDS[Utterance.__annotations__[key]]}"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from asrtts.data.archive import unpack
+from asrtts import storage
+from asrtts.data.archive import is_unfinished, unpack
 from asrtts.data.corpus_layout import packed
 from asrtts.data.fetching import Archive, Report, fetch
 from asrtts.registry import UserError
@@ -48,28 +50,39 @@ def obtain(
     Raises:
         UserError: `source` has nothing of the corpus, or as `fetch` and `unpack` do.
     """
-    place, there = Path(root) / corpus, source or _shelf()
-    if there and not there.is_dir():
-        raise UserError(f"{there}: no such folder (named by {'--corpus' if source else 'ASRTTS_CORPORA'})")
-    lacking = [part for part in parts if find(root, part) is None]
-    if not lacking:
+    goal, shelf = Path(root) / corpus, source or _shelf()
+    if shelf and not shelf.is_dir():
+        raise UserError(f"{shelf}: no such folder (named by {'--corpus' if source else 'ASRTTS_CORPORA'})")
+    if not _lacking(root, goal, parts, find):
         print(f"{corpus}: already in {find(root, next(iter(parts)))}")
-        return place
-    trees = {part: tree for part in parts if there and (tree := find(there, part))}
+        return goal
+    trees = {part: tree for part in parts if shelf and (tree := find(shelf, part))}
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if trees and (source or _vacant(place)):
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        if trees and (source or _vacant(goal)):
             if every and trees.keys() != parts.keys():
-                raise UserError(f"{there}: {corpus} is there without {', '.join(parts.keys() - trees.keys())}")
-            return _link(place, next(iter(trees.values())), corpus)
-        _bring_all(place, corpus, {part: parts[part] for part in lacking}, there, source is not None, trust, inner)
+                raise UserError(f"{shelf}: {corpus} is there without {', '.join(parts.keys() - trees.keys())}")
+            return _link(goal, next(iter(trees.values())), corpus)
+        _refuse_link(goal, parts)
+        with storage.held(goal):
+            lacking = _lacking(root, goal, parts, find)  # another process may have brought them meanwhile
+            files = _bring_all(goal, corpus, lacking, shelf, source is not None, trust, inner)
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise UserError(f"{error.filename}: {error.strerror}; name a folder that can be written") from None
     for part in lacking:
         if find(root, part) is None:
-            raise UserError(f"{place}: {parts[part].name} was unpacked but holds no {part}; is it another archive?")
-    print(f"{corpus}: unpacked in {place}")
-    return place
+            raise UserError(f"{goal}: {parts[part].name} was unpacked but holds no {part}; is it another archive?")
+    print(f"{corpus}: unpacked {files} files in {goal}")
+    return goal
+
+
+def _lacking(root: Path, goal: Path, parts: Mapping[str, Archive], find: Find) -> dict[str, Archive]:
+    """The parts that are not there, or of which a killed run may have brought only some files."""
+    return {
+        part: archive
+        for part, archive in parts.items()
+        if find(root, part) is None or is_unfinished(goal, archive.name)
+    }
 
 
 def _shelf() -> Path | None:
@@ -77,53 +90,84 @@ def _shelf() -> Path | None:
     return Path(os.environ["ASRTTS_CORPORA"]) if os.environ.get("ASRTTS_CORPORA") else None
 
 
-def _vacant(place: Path) -> bool:
+def _vacant(goal: Path) -> bool:
     """Nothing would be lost if a link stood here."""
-    return place.is_symlink() or not place.exists() or (place.is_dir() and not any(place.iterdir()))
+    return goal.is_symlink() or not goal.exists() or (goal.is_dir() and not any(goal.iterdir()))
 
 
-def _link(place: Path, tree: Path, corpus: str) -> Path:
+def _link(goal: Path, tree: Path, corpus: str) -> Path:
     """Use a corpus where it lies: it may be large, and its folder may be read-only."""
-    if not _vacant(place):
-        raise UserError(f"{place}: is in the way of a link to {tree}; move it away, or leave out --corpus")
-    if place.is_symlink():
-        place.unlink()
-    elif place.exists():
-        place.rmdir()
-    place.symlink_to(tree, target_is_directory=True)
-    print(f"{corpus}: used in place, {place} -> {tree}")
-    return place
+    if not _vacant(goal):
+        raise UserError(f"{goal}: is in the way of a link to {tree}; move it away, or leave out --corpus")
+    if not goal.is_symlink():
+        try:
+            with storage.held(goal):  # or another process that unpacks into it would write into the linked corpus
+                _put_link(goal, tree)
+        except UserError:
+            if not _is_linked_soon(goal, tree):
+                raise
+    elif not _is_linked(goal, tree):
+        _put_link(goal, tree)
+    print(f"{corpus}: used in place, {goal} -> {tree}")
+    return goal
+
+
+def _put_link(goal: Path, tree: Path) -> None:
+    beside = goal.with_name(f".{goal.name}.{uuid.uuid4().hex[:12]}.link")
+    beside.symlink_to(tree, target_is_directory=True)
+    try:
+        if goal.exists() and not goal.is_symlink():
+            goal.rmdir()
+        os.replace(beside, goal)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _is_linked(goal: Path, tree: Path) -> bool:
+    return goal.is_symlink() and goal.exists() and goal.samefile(tree)
+
+
+def _is_linked_soon(goal: Path, tree: Path) -> bool:
+    """Whether another process makes the same link at this moment."""
+    for _ in range(20):
+        if _is_linked(goal, tree):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _refuse_link(goal: Path, parts: Mapping[str, Archive]) -> None:
+    """Raises UserError where `place` is a link to a corpus; takes away one that leads nowhere."""
+    if goal.is_symlink():
+        if goal.exists():
+            raise UserError(
+                f"{goal}: is a link to {goal.resolve()}, which lacks {', '.join(parts)}; remove the link to have a "
+                "folder of its own, or add to that corpus yourself"
+            )
+        goal.unlink(missing_ok=True)
 
 
 def _bring_all(
-    place: Path, corpus: str, parts: Mapping[str, Archive], there: Path | None, only_there: bool, trust: str, inner: str
-) -> None:
-    """Unpack every part: from an archive in `there`, or from the network."""
-    archives = {part: packed(there, corpus, archive) if there else None for part, archive in parts.items()}
+    goal: Path, corpus: str, parts: Mapping[str, Archive], shelf: Path | None, only_there: bool, trust: str, inner: str
+) -> int:
+    """Unpack every part, from an archive in `there` or from the network; returns the number of files."""
+    archives = {part: packed(shelf, corpus, archive) if shelf else None for part, archive in parts.items()}
     if only_there and None in archives.values():
         names = ", ".join(parts[part].name for part, path in archives.items() if path is None)
-        raise UserError(f"{there}: holds neither {corpus} unpacked nor {names}; without --corpus it is downloaded")
-    if place.is_symlink():
-        if place.exists():
-            raise UserError(
-                f"{place}: is a link to {place.resolve()}, which lacks {', '.join(parts)}; remove the link to have a "
-                "folder of its own, or add to that corpus yourself"
-            )
-        place.unlink()
-    for part, archive in parts.items():
-        _bring(place, archive, archives[part], trust, inner)
+        raise UserError(f"{shelf}: holds neither {corpus} unpacked nor {names}; without --corpus it is downloaded")
+    return sum(_bring(goal, archive, archives[part], trust, inner) for part, archive in parts.items())
 
 
-def _bring(place: Path, archive: Archive, there: Path | None, trust: str, inner: str) -> None:
-    if there:
-        with meter(f"unpacking {there}") as report:
-            unpack(there, place, inner, report)
-        return
+def _bring(goal: Path, archive: Archive, shelf: Path | None, trust: str, inner: str) -> int:
+    if shelf:
+        with meter(f"unpacking {shelf}") as report:
+            return unpack(shelf, goal, inner, report)
     with meter(f"downloading {archive.name}") as report:
-        fetched = fetch(archive, place, trust=trust, report=report)
+        fetched = fetch(archive, goal, trust=trust, report=report)
     with meter(f"unpacking {archive.name}") as report:
-        unpack(fetched, place, inner, report)
+        count = unpack(fetched, goal, inner, report)
     fetched.unlink()  # the tree is whole now
+    return count
 
 
 @contextmanager
@@ -142,15 +186,15 @@ def meter(title: str) -> Iterator[Report]:
 
 
 def _lines(title: str) -> Report:
-    begun = said = time.monotonic()
+    begun = reported = time.monotonic()
     first = -1  # bytes that were there before; they say nothing about the speed
 
     def report(done: int, total: int) -> None:
-        nonlocal said, first
+        nonlocal reported, first
         first = done if first < 0 else first
         now = time.monotonic()
-        if total and now - said > _EVERY and done > first:
-            said = now
+        if total and now - reported > _EVERY and done > first:
+            reported = now
             minutes = (now - begun) * (total - done) / (done - first) / 60
             print(f"{title}: {done / 1e6:.0f} of {total / 1e6:.0f} MB, {minutes:.0f} minutes left", file=sys.stderr)
 

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from asrtts import storage
 from asrtts.data.inspection import VERSION, Inspection, Limits, inspect
 from asrtts.data.utterance import Utterance
 from asrtts.data.worker import end_with_parent
@@ -83,9 +84,7 @@ def survey(
                 lines.write(_line(key, now[key]))
             yield now[key]
     if known.keys() - now.keys():  # of files that have changed or gone
-        beside = memory.with_name(memory.name + ".part")
-        beside.write_text("".join(_line(key, inspection) for key, inspection in now.items()), encoding="utf-8")
-        os.replace(beside, memory)
+        storage.write(memory, "".join(_line(key, inspection) for key, inspection in now.items()))
 
 
 def _inspect(todo: Sequence[Utterance], limits: Limits, jobs: int) -> Iterator[Inspection]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from asrtts import storage
-from asrtts.registry import UserError
+from asrtts.registry import UserError, quoted
 from asrtts.search.ngram import NEVER, Ngrams
+from asrtts.text import text_file
 
 LOG10 = math.log(10)
-START, END, UNKNOWN = "<s>", "</s>", "<unk>"
+START, END = "<s>", "</s>"
+ROUNDED = 1e-4  # a logarithm so little above 0 is 0, which was computed in 32 bits
 
 
 def write(path: Path, ngrams: Ngrams, pieces: Sequence[str]) -> None:
@@ -32,24 +35,25 @@ def write(path: Path, ngrams: Ngrams, pieces: Sequence[str]) -> None:
 
 
 def read(path: Path, pieces: Sequence[str]) -> Ngrams:
-    """The n-grams of a file whose words are `pieces`; one that it lacks is as likely as its <unk>.
+    """The n-grams of a file, compressed or not, whose words are `pieces`; a piece that it lacks is as likely as <unk>.
 
     Raises:
         UserError: no ARPA file, a bad line (named), a word that is no token, or no end of a sentence.
     """
-    path = Path(path)
-    try:
-        with open(path, encoding="utf-8") as lines:
-            return _Reader(path, pieces).read(lines)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason}); wanted an ARPA file") from None
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"{path}: no such ARPA file") from None
+    return read_with_lacking(path, pieces)[0]
+
+
+def read_with_lacking(path: Path, pieces: Sequence[str]) -> tuple[Ngrams, list[int]]:
+    """The same, and the tokens that the file lacks; <unk> is none of them."""
+    reader = _Reader(Path(path), pieces)
+    with text_file.opened(Path(path), "ARPA file") as lines:
+        return reader.read(lines), reader.lacking
 
 
 class _Reader:
     def __init__(self, path: Path, pieces: Sequence[str]) -> None:
         self.path, self.number, self.size = path, 0, len(pieces)
+        self.lacking: list[int] = []
         self.ids = {piece: i for i, piece in enumerate(pieces) if i > 0} | {END: len(pieces), START: len(pieces) + 1}
         self.ids.setdefault("<UNK>", 1)
 
@@ -78,7 +82,7 @@ class _Reader:
         while (line := self._line(lines)) != "\\1-grams:":
             name, _, count = line.removeprefix("ngram ").partition("=")
             if not line.startswith("ngram ") or name.strip() != str(len(counts) + 1) or not count.strip().isdigit():
-                self._refuse(f"wanted `ngram {len(counts) + 1}=` and a count, or \\1-grams:, found '{line:.40}'")
+                self._refuse(f"wanted `ngram {len(counts) + 1}=` and a count, or \\1-grams:, found {quoted(line, 40)}")
             counts.append(int(count))
         return counts or self._refuse("no counts stand before the n-grams")
 
@@ -86,7 +90,7 @@ class _Reader:
         self, lines: Iterator[str], n: int, count: int, contexts: set[tuple[int, ...]], last: bool
     ) -> tuple[list[list[int]], list[float], list[float]]:
         if n > 1 and (line := self._line(lines)) != f"\\{n}-grams:":
-            self._refuse(f"wanted \\{n}-grams:, found '{line:.40}'; \\data\\ promised other counts")
+            self._refuse(f"wanted \\{n}-grams:, found {quoted(line, 40)}; \\data\\ promised other counts")
         rows, scores, backs = [], [], []
         known: set[tuple[int, ...]] = set()
         for _ in range(count):
@@ -95,17 +99,17 @@ class _Reader:
                 self._refuse(f"wanted a log-probability, {n} words{'' if last else ' and maybe a back-off weight'}")
             row = [self._id(word) for word in words[1 : n + 1]]
             if tuple(row) in known:
-                self._refuse(f"'{' '.join(words[1 : n + 1])}' stands there twice")
+                self._refuse(f"{quoted(' '.join(words[1 : n + 1]))} stands there twice")
             known.add(tuple(row))
             if self.ids[START] in row[1:]:
-                self._refuse(f"{START} stands behind '{words[1]}'; it can only be the first word")
+                self._refuse(f"{START} stands behind {quoted(words[1])}; it can only be the first word")
             if tuple(row[:-1]) not in contexts:
-                self._refuse(f"'{' '.join(words[1:n])}', the context, is none of the {n - 1}-grams above")
+                self._refuse(f"{quoted(' '.join(words[1:n]))}, the context, is none of the {n - 1}-grams above")
             score, back = self._number(words[0]), self._number(words[n + 1]) if len(words) == n + 2 else 0.0
-            if score > 0:
+            if score > ROUNDED:
                 self._refuse(f"{score:g} is no logarithm of a probability")
             rows.append(row)
-            scores.append(score)
+            scores.append(min(score, 0.0))
             backs.append(back)
         return rows, scores, backs
 
@@ -113,14 +117,18 @@ class _Reader:
         """The next line that is not empty."""
         for line in lines:
             self.number += 1
+            if "\0" in line:
+                self._refuse("a zero byte; the file is damaged")
             if line.strip():
                 return line.strip()
         raise UserError(f"{self.path}: ends at line {self.number}, before \\end\\; it is not whole")
 
     def _id(self, word: str) -> int:
-        if word not in self.ids:
-            self._refuse(f"'{word}' is none of the {self.size} tokens of the recognizer")
-        return self.ids[word]
+        number = self.ids.get(word, self.ids.get(unicodedata.normalize("NFC", word)))  # tokens are in NFC
+        if number is None:
+            what = f"{quoted(word)} is none of the {self.size} tokens of the recognizer (--tokens)"
+            self._refuse(f"{what}; make the file of these tokens, divided by blanks, or give a text to `asrtts lm`")
+        return number
 
     def _number(self, word: str) -> float:
         try:
@@ -128,7 +136,7 @@ class _Reader:
         except ValueError:
             value = math.nan
         if math.isnan(value) or value == math.inf:
-            self._refuse(f"'{word}' is no number")
+            self._refuse(f"{quoted(word)} is no number")
         return max(value, NEVER / LOG10)
 
     def _refuse(self, what: str) -> None:
@@ -141,6 +149,7 @@ class _Reader:
             raise UserError(f"{self.path}: has no {END}, so that the end of a sentence cannot be scored")
         unknown = ngrams.log_probs[0][known == 1]
         lost = np.setdiff1d(np.arange(1, eos), known)
+        self.lacking = [int(i) for i in lost if i > 1]
         score = unknown[0] if len(unknown) else NEVER
         ngrams.tokens[0] = np.concatenate([ngrams.tokens[0], lost[:, None]])
         ngrams.log_probs[0] = np.concatenate([ngrams.log_probs[0], np.full(len(lost), score)])

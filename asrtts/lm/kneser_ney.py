@@ -106,5 +106,5 @@ def _discounts(counts: np.ndarray) -> np.ndarray | None:
     if min(n1, n2, n3) == 0:
         return None
     share = n1 / (n1 + 2 * n2)
-    found = np.array([0.0, 1 - 2 * share * n2 / n1, 2 - 3 * share * n3 / n2, 3 - 4 * share * n4 / n3])
-    return found if (found[1:] > 0).all() else None
+    discounts = np.array([0.0, 1 - 2 * share * n2 / n1, 2 - 3 * share * n3 / n2, 3 - 4 * share * n4 / n3])
+    return discounts if (discounts[1:] > 0).all() else None

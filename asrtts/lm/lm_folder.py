@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,38 @@ ABOUT, ARPA, WEIGHTS = "lm.json", "ngram.arpa", "model.safetensors"
 MEND = "make it again with `asrtts lm` (stage 3)"
 
 
-def save_ngrams(folder: Path, ngrams: Ngrams, tokenizer: Tokenizer, about: dict[str, Any]) -> None:
-    """Raises UserError if the folder cannot be written."""
-    folder = Path(folder)
-    storage.remove(folder / ABOUT)  # last of all it is written: it says that the rest is whole
+def save_ngrams(
+    folder: Path, ngrams: Ngrams, tokenizer: Tokenizer, made_from: dict[str, Any], about: dict[str, Any]
+) -> None:
+    """Write a whole folder; lm.json, the record that ends it, last. A symbolic link to a folder stays.
+
+    Args:
+        made_from: what decides the n-grams, for `is_finished`.
+        about: more that lm.json is to tell.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    folder = storage.behind_links(folder)
+    storage.remove(folder / ABOUT)
     tokenizer.save(folder / "tokens")
     arpa.write(folder / ARPA, ngrams, tokenizer.pieces)
-    save_about(folder, {"kind": "ngram", **about})
+    storage.finish(folder / ABOUT, made_from, [folder / ARPA], kind="ngram", **made_from, **about)
+
+
+def is_finished(folder: Path, made_from: dict[str, Any]) -> bool:
+    """Whether the folder holds a whole n-gram model that was made from the same."""
+    try:
+        Tokenizer.load(Path(folder) / "tokens")
+    except UserError:
+        return False  # none, or damaged ones: it is made again
+    before = storage.finished(Path(folder) / ABOUT, made_from)
+    return before is not None and before.get("kind") == "ngram"
 
 
 def save_about(folder: Path, about: dict[str, Any]) -> None:
-    storage.write(Path(folder) / ABOUT, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    """Write lm.json of a neural model, whose weights are in the folder. Raises UserError if that cannot be done."""
+    storage.finish(Path(folder) / ABOUT, {}, [Path(folder) / WEIGHTS], **about)
 
 
 def about(folder: Path) -> dict[str, Any]:
@@ -58,16 +78,33 @@ def load(folder: str | Path, tokenizer: Tokenizer, device: torch.device) -> Lang
     """
     folder = Path(folder)
     told = about(folder)
-    own = Tokenizer.load(folder / "tokens")
+    own = _tokens(folder)
     if own.fingerprint() != tokenizer.fingerprint():
         raise UserError(
             f"{folder}: a language model of {own.vocab_size} {own.kind} tokens ({own.fingerprint()}); the recognizer "
             f"has {tokenizer.vocab_size} {tokenizer.kind} tokens ({tokenizer.fingerprint()}). Make one of its tokens: "
             "`asrtts lm ... --tokens`"
         )
+    _refuse_altered(folder, told)
     if told.get("kind") == "lstm":
         return _neural(folder, told, own.vocab_size).to(device)
     return NgramModel(arpa.read(model_file(folder), own.pieces))
+
+
+def _tokens(folder: Path) -> Tokenizer:
+    try:
+        return Tokenizer.load(folder / "tokens")
+    except UserError:
+        raise UserError(f"{folder / 'tokens'}: missing or damaged; {MEND}") from None
+
+
+def _refuse_altered(folder: Path, told: dict[str, Any]) -> None:
+    """Raises UserError for a file that is not as it was written. A record of before has no checksums."""
+    for name in told.get(storage.FILES) or {}:
+        storage.refuse_unreadable(folder / name)
+    if (path := storage.altered(folder, told)) is not None:
+        what = "damaged: its checksum is not the one in" if path.is_file() else "not there, but named in"
+        raise UserError(f"{path}: {what} {ABOUT}; {MEND}")
 
 
 def _neural(folder: Path, told: dict[str, Any], vocab_size: int) -> RecurrentLm:
@@ -79,6 +116,8 @@ def _neural(folder: Path, told: dict[str, Any], vocab_size: int) -> RecurrentLm:
     except FileNotFoundError:
         raise UserError(f"{path}: not there; {MEND}") from None
     except (RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
+        reason = storage.lines(str(error).strip())[-1].strip()
         raise UserError(f"{path}: damaged, or of another model than {ABOUT} says ({reason}); {MEND}") from None
+    if bad := next((name for name, value in model.state_dict().items() if not value.isfinite().all()), None):
+        raise UserError(f"{path}: damaged: {bad} holds NaN or infinite numbers; {MEND}")
     return model.eval()

@@ -34,10 +34,6 @@ class RecurrentLm(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.bias = nn.Parameter(torch.zeros(vocab_size + 1))
 
-    @property
-    def turns(self) -> dict[str, list[nn.Parameter]]:
-        return {"model": list(self.parameters())}
-
     def forward(self, batch: dict[str, Any], turn: str = "model") -> dict[str, Tensor]:
         """The mean over sentences (N, U) of minus the log-probability of their tokens and their end."""
         tokens, lens = batch["tokens"], batch["token_lens"]

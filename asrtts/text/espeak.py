@@ -55,11 +55,11 @@ def phones(text: str, lang: str) -> list[str]:
     library = _library()
     _choose(library, lang)
     rest = ctypes.c_char_p(text.encode())
-    found: list[str] = []
+    spoken: list[str] = []
     while rest.value:
         clause = library.espeak_TextToPhonemes(ctypes.byref(rest), _UTF8, _IPA | ord(_SEPARATOR) << 8)
-        found += re.split(rf"[{_SEPARATOR}\s]+", _NOT_PHONES.sub(_SEPARATOR, clause.decode()))
-    return [phone for phone in found if phone]
+        spoken += re.split(rf"[{_SEPARATOR}\s]+", _NOT_PHONES.sub(_SEPARATOR, clause.decode()))
+    return [phone for phone in spoken if phone]
 
 
 _heard: list[np.ndarray] = []

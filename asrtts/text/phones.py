@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from asrtts.registry import UserError
+from asrtts import storage
+from asrtts.registry import UserError, quoted
 from asrtts.text import espeak, normalization
+from asrtts.text.normalization import BLANK, BOUNDARY, SHOWN_UNKNOWN, UNKNOWN
 
 Lexicon = dict[str, list[tuple[str, ...]]]  # word -> its pronunciations, the usual one first
-BOUNDARY = "▁"  # between words: without it a phone sequence could not be read back as words
 
 _VARIANT = re.compile(r"\(\d+\)$")  # CMU dictionaries write the second way to say A as A(2)
 # Numbers between a word and its phones: no phone has a point or an exponent, but X-SAMPA has phones that are digits.
@@ -25,13 +26,15 @@ NUMBERS = (0, 1, 4)  # a probability; with it MFA's and Kaldi's three of silence
 class Phones:
     """Words become the phones of their first pronunciation with '▁' between words.
 
+    Without '▁' a phone sequence could not be read back as words. Texts are given in the form of `normalization.plain`.
+
     Back to words: the phones between two boundaries are looked up. Of several words that sound alike the most
     frequent in the training text is written; phones that are no word's stay as they are, joined by spaces.
     """
 
     def __init__(self, lexicon_file: bytes) -> None:
         self.files = {"lexicon.txt": lexicon_file}
-        self._lexicon = parse(lexicon_file.decode(), "lexicon.txt")
+        self._lexicon = _composed(parse(lexicon_file.decode(), "lexicon.txt"))
         self._words: dict[tuple[str, ...], str] = {}
         for word, pronunciations in self._lexicon.items():  # the file's order: most frequent first
             for pronunciation in pronunciations:
@@ -50,7 +53,8 @@ class Phones:
         return normalization.without_cjk_spaces(written)
 
     def uncovered(self, text: str, known: set[str]) -> set[str]:
-        return {word for word in normalization.words(text) if word not in self._lexicon}
+        lost = {word for word in normalization.words(text) if word not in self._lexicon}
+        return {word for word in lost if SHOWN_UNKNOWN not in word}
 
 
 def read_lexicon(path: Path) -> Lexicon:
@@ -60,9 +64,18 @@ def read_lexicon(path: Path) -> Lexicon:
         UserError: the file is missing or no UTF-8, a line has no phones, or has numbers that no such lexicon has.
     """
     try:
-        return parse(read_bytes(path).decode("utf-8-sig"), str(path))
+        return _composed(parse(read_bytes(path).decode("utf-8-sig").replace("\n\ufeff", "\n"), str(path)))
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8; convert it, e.g. `iconv -f latin1 -t utf8`") from None
+
+
+def _composed(lexicon: Lexicon) -> Lexicon:
+    """The words in NFC, as texts are."""
+    composed: Lexicon = {}
+    for word, pronunciations in lexicon.items():
+        known = composed.setdefault(unicodedata.normalize("NFC", word), [])
+        known += [pronunciation for pronunciation in pronunciations if pronunciation not in known]
+    return composed
 
 
 def read_bytes(path: Path) -> bytes:
@@ -80,7 +93,7 @@ def parse(text: str, where: str) -> Lexicon:
     of a line, with ;;; and ends with the line.
     """
     entries: list[tuple[int, str, list[str]]] = []
-    for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1):
+    for number, line in enumerate(storage.lines(text), 1):
         fields = line.split()
         if not fields or line.lstrip().startswith((";;;", "#")):
             continue
@@ -133,10 +146,13 @@ def spoken_lexicon(vocabulary: Iterable[str], lang: str) -> Lexicon:
     """How espeak-ng says each word by itself. Raises UserError for an unknown language or a word it cannot say."""
     lexicon: Lexicon = {}
     for word in sorted(vocabulary):
-        said = tuple(espeak.phones(word, lang))
-        if not said:
-            raise UserError(f"espeak-ng ({lang}) says nothing for the word {word!r}; mend the text or give --lexicon")
-        lexicon[word] = [said]
+        pronunciation = tuple(espeak.phones(word, lang))
+        if not pronunciation:
+            raise UserError(
+                f"espeak-ng ({lang}) says nothing for the word {quoted(word)}; take it out of the text "
+                "(`asrtts prepare --no-punctuation` for marks), or give --lexicon"
+            )
+        lexicon[word] = [pronunciation]
     return lexicon
 
 
@@ -147,8 +163,10 @@ def spelled_lexicon(vocabulary: Iterable[str]) -> Lexicon:
 
 
 def inventory(lexicon: Lexicon) -> list[str]:
-    """The boundary and the lexicon's phones in code point order."""
-    phones = {phone for said in lexicon.values() for pronunciation in said for phone in pronunciation}
+    """The boundary and the lexicon's phones in code point order. Raises UserError for one that is a token already."""
+    phones = {phone for ways in lexicon.values() for pronunciation in ways for phone in pronunciation}
+    if taken := {BLANK, UNKNOWN} & phones:
+        raise UserError(f"{taken.pop()} is a phone of the lexicon, and a token already; give the phone another name")
     return [BOUNDARY, *sorted(phones)]
 
 

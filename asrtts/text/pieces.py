@@ -8,24 +8,26 @@ from collections import Counter
 from collections.abc import Sequence
 
 from asrtts.registry import UserError
+from asrtts.text.normalization import BOUNDARY as SPACE
+from asrtts.text.normalization import SHOWN_UNKNOWN
 
-SPACE = "▁"
+# Texts are given in the form of `normalization.plain`; '⁇' in them stands for a word that nobody understood.
 
 
 class Characters:
-    """Every character is a piece; a space, however wide, is '▁'. Chinese text has no spaces, hence no '▁'."""
+    """Every character is a piece, a space is '▁'. Chinese text has no spaces, hence no '▁'."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
 
     def split(self, text: str) -> list[str]:
-        return list(SPACE.join(text.split()))
+        return list(text.replace(" ", SPACE))
 
     def join(self, pieces: Sequence[str]) -> str:
         return _written(pieces)
 
     def uncovered(self, text: str, known: set[str]) -> set[str]:
-        return set(self.split(text)) - known
+        return set(self.split(text)) - known - {SHOWN_UNKNOWN}
 
 
 class Pieces:
@@ -46,13 +48,14 @@ class Pieces:
         return _written(pieces)
 
     def uncovered(self, text: str, known: set[str]) -> set[str]:
-        return {c for piece in self.split(text) if piece not in known for c in piece if c != SPACE}
+        lost = {c for piece in self.split(text) if piece not in known for c in piece}
+        return lost - {SPACE, SHOWN_UNKNOWN}
 
 
 def most_frequent(texts: Sequence[str], count: int | None) -> list[str]:
     """The characters of the texts in code point order; of too many, the most frequent."""
     split = Characters().split
-    counted = Counter(c for text in texts for c in split(text))
+    counted = Counter(c for text in texts for c in split(text) if c != SHOWN_UNKNOWN)
     return sorted(sorted(counted, key=lambda c: (-counted[c], c))[:count])
 
 
@@ -64,13 +67,14 @@ def train_sentencepiece(texts: Sequence[str], kind: str, size: int) -> tuple[byt
     """
     import sentencepiece
 
-    least = len({SPACE, *"".join("".join(texts).split())}) + 2
+    texts = [_without_unknown(text) for text in texts]
+    least = len({SPACE, *"".join(texts)} - {" "}) + 2
     if size < least:
         raise UserError(f"--size {size} is too small: with the characters alone there are {least} {kind} tokens")
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(" ".join(text.split()) for text in texts if text.strip()),
+            sentence_iterator=iter(text for text in texts if text),
             model_writer=model,
             model_type=kind,
             vocab_size=size - 1,  # its <unk> is ours, <blank> is not in the model
@@ -88,6 +92,11 @@ def train_sentencepiece(texts: Sequence[str], kind: str, size: int) -> tuple[byt
         raise UserError(_why_not(str(error), kind, size)) from None
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     return model.getvalue(), [processor.id_to_piece(i) for i in range(1, len(processor))]
+
+
+def _without_unknown(text: str) -> str:
+    """Without the words that hold '⁇': no piece is to be made of it."""
+    return " ".join(word for word in text.split(" ") if SHOWN_UNKNOWN not in word) if SHOWN_UNKNOWN in text else text
 
 
 def _written(pieces: Sequence[str]) -> str:

@@ -7,13 +7,15 @@ one is passed over for the one before.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -22,6 +24,8 @@ from asrtts.registry import UserError
 from asrtts.storage import checksum, parse_json, refuse_unreadable, remove, storage_error, unreadable
 
 KEPT = 2
+DIGEST = "sha256"  # key of the metadata
+AGAIN = "copy it again from where it was made, or make it again (`asrtts average`, stage 3)"
 SEAL = "SHA256SUMS"
 
 
@@ -77,11 +81,11 @@ def load_latest(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, A
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write one safetensors file beside its goal and rename it."""
+    """Write one safetensors file beside its goal and rename it. Its metadata has a checksum of the weights."""
     beside = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(beside, weights, metadata)
+        _write(beside, weights, {**(metadata or {}), DIGEST: digest(weights)})
         _flush(beside)
         os.replace(beside, path)
     except (OSError, SafetensorError) as error:
@@ -89,13 +93,44 @@ def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str
         raise storage_error(path, error) from None
 
 
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """Raises UserError if the file must not be read, is damaged or no safetensors file."""
+def load_weights(path: Path, expected: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, checked.
+
+    Args:
+        expected: SHA-256 of the file, where something recorded it.
+
+    Raises:
+        UserError: the file must not be read, is damaged, not the one that was recorded, or holds NaN or infinity.
+    """
     refuse_unreadable(path)
+    if expected is not None and path.is_file() and checksum(path) != expected:
+        raise UserError(
+            f"{path}: not the file that was written (its SHA-256 differs from the one recorded beside it); {AGAIN}"
+        )
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: damaged or not a safetensors file ({error}); make it again") from None
+    if DIGEST in metadata and metadata[DIGEST] != digest(weights):
+        raise UserError(f"{path}: damaged (its weights differ from their checksum); {AGAIN}")
+    for name, value in weights.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(
+                f"{path}: {name} holds NaN or infinity, so that nothing can be computed with it; average other "
+                "snapshots or train again"
+            )
+    return weights
+
+
+def digest(weights: dict[str, Tensor]) -> str:
+    """SHA-256 of names, shapes, types and values."""
+    total = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        total.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from asrtts.asr.decoding import Decoding
 from asrtts.asr.encoders.conformer import Config as Conformer
 from asrtts.asr.heads.attention import Config as Attention
 from asrtts.asr.heads.ctc import Config as Ctc
 from asrtts.asr.heads.transducer import Config as Transducer
-from asrtts.asr.model import AsrModel, Decoding
+from asrtts.asr.model import AsrModel
 from asrtts.config import build
 from asrtts.registry import UserError
+from asrtts.training.turns import turns_of
 
 torch.set_num_threads(1)
 FEATS, VOCAB = 20, 7
@@ -78,8 +80,8 @@ def test_every_weight_gets_a_gradient_and_no_part_keeps_one():
     mixed = model("ctc", "attention", "transducer")
     parts = mixed(batch())
     parts["loss"].backward()
-    assert all(p.grad is not None for p in mixed.turns["model"])
-    assert {id(p) for p in mixed.turns["model"]} == {id(p) for p in mixed.parameters()}
+    assert all(p.grad is not None for p in turns_of(mixed)["model"].parameters)
+    assert {id(p) for p in turns_of(mixed)["model"].parameters} == {id(p) for p in mixed.parameters()}
     assert not any(value.requires_grad for key, value in parts.items() if key != "loss")
 
 

@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from asrtts import config, experiment
+from asrtts import config
 from asrtts.alignment import textgrid
 from asrtts.alignment.intervals import Alignment, Interval
 from asrtts.bin import compare, score
 from asrtts.comparison import fairness, plots, table
+from asrtts.experiment.run_folder import Run
+from asrtts.experiment.settings import family, load
 from asrtts.registry import UserError
 
 TOP = Path(__file__).resolve().parents[2]
@@ -63,11 +65,15 @@ def decoded(
     """A run as train, average and decode leave it, without its weights."""
     exp = Path("exp") / name
     (exp / "decode").mkdir(parents=True)
-    settings = experiment.load(TOP / f"egs/mini/asr/conf/{head}.yaml", list(overrides))
+    settings = load(TOP / f"egs/mini/asr/conf/{head}.yaml", list(overrides))
     config.dump(settings, exp / "config.yaml")
     hashes = {"data_hash": "d1", "dev_hash": "d2", "tokens_hash": "t1"}
     recorded = {"parameters": 1_000_000, "seed": settings.seed, **hashes, "encoder_hash": f"e{settings.seed}"}
-    recorded |= {"family": experiment.family(settings, hashes), "updates": 800, "average": "last 10"}
+    recorded |= {
+        "family": family(settings, "+".join(sorted(settings.heads)), hashes),
+        "updates": 800,
+        "average": "last 10",
+    }
     recorded |= {"precision": "float32", "train_minutes": 5.0, **(facts or {})}
     (exp / "run.json").write_text(json.dumps(recorded))
     decoding(exp, "test", hyps, {"method": f"{head}_beam", **(summary or {})})
@@ -316,7 +322,7 @@ def test_two_seeds_of_two_heads_are_not_paired_but_two_decodings_of_them_are(rec
 
 def test_runs_that_began_with_other_weights_are_not_paired(recipe: Path) -> None:
     exps = [*_seeds("ctc", (2, 3, 2)), *_seeds("transducer", (2, 3, 2))]
-    run = experiment.Run(Path(exps[4]))
+    run = Run(Path(exps[4]))
     run.record(encoder_hash="another")
     found = compared(*exps, "--allow", "encoder_hash")
     assert [pair["paired"] for pair in found["pairs"]] == [False]

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from asrtts import registry
-from asrtts.bin import _series, _steps, crossvalidate
+from asrtts.bin import crossvalidate
 from asrtts.data import manifest
-from asrtts.experiment import Run
+from asrtts.experiment import jobs as series
+from asrtts.experiment import processes
+from asrtts.experiment.run_folder import Run
 from asrtts.metrics import error_rate
 from asrtts.registry import UserError
 
@@ -43,7 +45,7 @@ def at_once(monkeypatch):
         ran.append(argv)
         registry.find("asrtts.bin", argv[0]).main(argv[1:])
 
-    monkeypatch.setattr(_steps, "verb", verb)
+    monkeypatch.setattr(processes, "verb", verb)
     return ran
 
 
@@ -172,7 +174,7 @@ def test_no_manifest_but_train_dev_and_the_folds_is_opened(tones, recipe, at_onc
     ],
 )
 def test_folds_of_other_data_seed_or_number_are_refused(tones, recipe, at_once, monkeypatch, changed, said):
-    monkeypatch.setattr(_series, "run", lambda *_: sys.exit(0))
+    monkeypatch.setattr(series, "run", lambda *_: sys.exit(0))
     manifest.write(Path("data/other.jsonl"), list(manifest.read("data/dev"))[1:])
     with pytest.raises(SystemExit):
         crossvalidate.main(words(tones, "CTC", "--folds", "2"))

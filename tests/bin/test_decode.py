@@ -15,6 +15,7 @@ from asrtts.asr.model import AsrModel
 from asrtts.bin import decode
 from asrtts.data import manifest
 from asrtts.data.utterance import Utterance
+from asrtts.experiment import transcription
 from asrtts.registry import UserError
 from asrtts.search.hypothesis import Hypothesis
 from asrtts.text import tokenizer
@@ -223,5 +224,5 @@ def test_an_nbest_list_has_each_text_once(tones: Path) -> None:
     pieces = tokens.encode("AB")
     ways = ((pieces, -1.0), ([0, *pieces], -2.0), (pieces[:1], -3.0))
     hyps = [Hypothesis(ids, score, list(range(len(ids))), [1.0] * len(ids)) for ids, score in ways]
-    line = decode.record(Utterance("u", "a.wav", "AB"), hyps, tokens, 0.04, "ctc_beam")
+    line = transcription.record(Utterance("u", "a.wav", "AB"), hyps, tokens, 0.04, "ctc_beam")
     assert line["nbest"] == [{"text": "AB", "score": -1.0}, {"text": "A", "score": -3.0}]

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import itertools
+import shutil
 import tarfile
 import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from asrtts import storage
 from asrtts.bin import download
 from asrtts.cli import main
 from asrtts.corpora import aishell, an4, librispeech
+from asrtts.data import archive
 from asrtts.data.fetching import Archive
 from asrtts.registry import UserError
 
@@ -179,6 +185,63 @@ def test_an_archive_of_something_else_is_noticed(tmp_path: Path) -> None:
     pack(tmp_path / "shelf" / "an4_sphere.tar.gz", {"other/README": "x"})
     with pytest.raises(UserError, match="an4_sphere.tar.gz was unpacked but holds no an4"):
         download.main(["an4", str(tmp_path / "d"), "--corpus", str(tmp_path / "shelf")])
+
+
+MANY = {**AN4, **{f"an4/wav/{n % 16}/{n}.sph": "sound" * 200 for n in range(256)}}
+
+
+def test_two_at_once_leave_every_file(tmp_path: Path, verbs: Any) -> None:
+    pack(tmp_path / "shelf" / "an4_sphere.tar.gz", MANY)
+    argv = ["an4", str(tmp_path / "d"), "--corpus", str(tmp_path / "shelf")]
+    for status, said in verbs.at_once("download", argv, argv):
+        assert status == 0 or "another process" in said
+    assert {str(p.relative_to(tmp_path / "d" / "an4")) for p in (tmp_path / "d").rglob("*") if p.is_file()} == set(MANY)
+    assert [p.name for p in (tmp_path / "d" / "an4").iterdir()] == ["an4"]
+
+
+def test_two_that_link_the_same_corpus_both_succeed(tmp_path: Path, verbs: Any) -> None:
+    tree(tmp_path / "shelf", AN4)
+    argv = ["an4", str(tmp_path / "d"), "--corpus", str(tmp_path / "shelf")]
+    assert [status for status, _ in verbs.at_once("download", argv, argv)] == [0, 0]
+    assert [p.name for p in (tmp_path / "d").iterdir()] == ["an4"] and an4.utterances(tmp_path / "d")
+
+
+def test_a_corpus_that_a_killed_run_left_half_in_place_is_not_there(tmp_path: Path, capsys: Any) -> None:
+    pack(tmp_path / "shelf" / "an4_sphere.tar.gz", MANY)
+    tree(tmp_path / "d" / "an4", AN4)
+    (tmp_path / "d" / "an4" / ".an4_sphere.tar.gz.unfinished").touch()
+    download.main(["an4", str(tmp_path / "d"), "--corpus", str(tmp_path / "shelf")])
+    assert f"unpacked {len(MANY)} files" in capsys.readouterr().out
+    download.main(["an4", str(tmp_path / "d"), "--corpus", str(tmp_path / "shelf")])
+    assert "already in" in capsys.readouterr().out
+
+
+def test_another_process_that_downloads_the_corpus_is_named(tmp_path: Path) -> None:
+    pack(tmp_path / "shelf" / "an4_sphere.tar.gz", AN4)
+    with storage.held(tmp_path / "d" / "an4"), pytest.raises(UserError, match="another process.* wait for it"):
+        download.main(["an4", str(tmp_path / "d"), "--corpus", str(tmp_path / "shelf")])
+
+
+@pytest.mark.parametrize("written", [0, 100])
+def test_after_a_full_disk_the_same_command_unpacks_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    pack(tmp_path / "shelf" / "an4_sphere.tar.gz", MANY)
+    argv = ["an4", str(tmp_path / "d"), "--corpus", str(tmp_path / "shelf")]
+    real, calls = shutil.copyfileobj, itertools.count()
+
+    def full(*args: Any) -> None:
+        if next(calls) >= written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(*args)
+
+    monkeypatch.setattr(archive.shutil, "copyfileobj", full)
+    with pytest.raises(UserError, match="the disk is full; free some space and give the same command again"):
+        download.main(argv)
+    assert not (tmp_path / "d" / "an4").exists()
+    monkeypatch.undo()
+    download.main(argv)
+    assert len([p for p in (tmp_path / "d").rglob("*") if p.is_file()]) == len(MANY)
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def test_what_is_wrong_is_one_line(tones, made, run, tmp_path):
     assert not (tmp_path / "lm").exists()
     copy = shutil.copytree(made, tmp_path / "copy")
     (copy / "ngram.arpa").write_text("\\data\\\nngram 1=2\n")
-    refused("ngram.arpa: ends at line 2", decode.main, folder, test, f"lm={copy}")
+    refused("ngram.arpa: damaged: its checksum .* lm.json; make it again", decode.main, folder, test, f"lm={copy}")
     assert Tokenizer.load(made / "tokens").fingerprint() == Tokenizer.load(tones / "data/tokens").fingerprint()
 
 
@@ -180,8 +180,11 @@ def test_a_neural_model_is_trained_once_and_decodes(tones, run, tmp_path, capsys
         shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
     for head in ("ctc", "transducer", "hybrid"):
         decode.main([str(run(head)), str(tones / "data/test"), "--threads", "1", f"lm={folder}", "lm_weight=2"])
-    (folder / "model.safetensors").write_bytes(weights[:-9])
-    refused("model.safetensors: damaged", decode.main, run(), tones / "data/test", f"lm={folder}")
+    flipped = bytearray(weights)
+    flipped[-7] ^= 1
+    for damaged in (weights[:-9], bytes(flipped)):
+        (folder / "model.safetensors").write_bytes(damaged)
+        refused("model.safetensors: damaged", decode.main, run(), tones / "data/test", f"lm={folder}")
     (folder / "model.safetensors").unlink()
     refused("model.safetensors: not there", decode.main, run(), tones / "data/test", f"lm={folder}")
 
@@ -198,3 +201,73 @@ def test_a_neural_model_is_trained_once_and_decodes(tones, run, tmp_path, capsys
 def test_settings_that_do_not_fit_the_kind_are_one_line(tones, tmp_path, given, match):
     refused(match, lm.main, *texts(tones), tmp_path / "lm", *given, *options(tones))
     assert not (tmp_path / "lm").exists()
+
+
+def test_a_flipped_bit_of_an_ngram_is_named_and_made_again(tones, made, run, tmp_path):
+    copy = shutil.copytree(made, tmp_path / "copy")
+    whole = (copy / "ngram.arpa").read_bytes()
+    (copy / "ngram.arpa").write_bytes(whole.replace(b"-1.", b"-3.", 1))
+    fused = [str(run()), str(tones / "data/test"), "--threads", "1", f"lm={copy}"]
+    refused("copy/ngram.arpa: damaged: its checksum is not the one in lm.json; make it again", decode.main, *fused)
+    lm.main([*texts(tones), str(copy), "--order", "3", *options(tones)])
+    assert (copy / "ngram.arpa").read_bytes() == whole
+    (copy / "ngram.arpa").unlink()
+    refused("copy/ngram.arpa: not there, but named in lm.json", decode.main, *fused)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_of_nan_are_refused_though_the_checksum_is_right(tones, tmp_path, bad):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from asrtts import storage
+
+    folder = tmp_path / "lstm"
+    lm.main([*texts(tones), str(folder), "--neural", *SMALL, *options(tones), "--device", "cpu"])
+    weights = load_file(folder / "model.safetensors")
+    name = sorted(weights)[0]
+    weights[name].view(-1)[3] = bad
+    save_file(weights, folder / "model.safetensors")
+    about = {
+        key: value for key, value in lm_folder.about(folder).items() if key not in (storage.MADE_FROM, storage.FILES)
+    }
+    lm_folder.save_about(folder, about)
+    with pytest.raises(UserError, match=f"model.safetensors: damaged: {name} holds NaN or infinite numbers"):
+        lm_folder.load(folder, Tokenizer.load(tones / "data/tokens"), torch.device("cpu"))
+
+
+def test_a_record_of_before_without_checksums_can_be_read(tones, made, run, tmp_path):
+    copy = shutil.copytree(made, tmp_path / "copy")
+    about = json.loads((copy / "lm.json").read_text())
+    (copy / "lm.json").write_text(json.dumps({k: v for k, v in about.items() if k not in ("files", "made_from")}))
+    decode.main([str(run()), str(tones / "data/test"), "--threads", "1", f"lm={copy}"])
+
+
+def test_a_text_in_other_letters_is_refused_with_the_way_out(tones, tmp_path, capsys):
+    (tmp_path / "low.txt").write_text("abcde\nab\n")
+    (tmp_path / "few.txt").write_text("ABCDE\nABCDEA\nABZ\n")
+    for more in ([], ["--neural"]):
+        said = "low.txt: 100% of its tokens are unknown to the char tokens, e.g. a, b, c, d, e; write it in capital"
+        refused(said, lm.main, tmp_path / "low.txt", tmp_path / "lm", *more, *options(tones))
+    dev = ["--tokens", tones / "data/tokens", "--dev", tmp_path / "low.txt"]
+    refused("low.txt: 100% of its tokens are unknown", lm.main, *texts(tones), tmp_path / "lm", *dev)
+    assert not (tmp_path / "lm").exists()
+    lm.main([str(tmp_path / "few.txt"), str(tmp_path / "lm"), *options(tones)])
+    assert "few.txt: 7.1 % of its tokens are unknown" in capsys.readouterr().err
+    assert lm_folder.about(tmp_path / "lm")["unknown_tokens_of_text"] == round(1 / 14, 5)
+    (tmp_path / "poor.arpa").write_text("\\data\\\nngram 1=3\n\n\\1-grams:\n-1\t<unk>\n-1\t</s>\n-99\t<s>\n\n\\end\\\n")
+    poor = "poor.arpa: 100% of the tokens of .*dev are not among its words"
+    refused(poor, lm.main, tmp_path / "poor.arpa", tmp_path / "poor", *options(tones))
+
+
+def test_a_folder_behind_a_link_is_written_through(tones, tmp_path):
+    (tmp_path / "lm").symlink_to(tmp_path / "large" / "lm")
+    lm.main([*texts(tones), str(tmp_path / "lm"), "--order", "2", *options(tones)])
+    assert (tmp_path / "lm").is_symlink() and (tmp_path / "large/lm/lm.json").is_file()
+
+
+def test_a_working_directory_that_was_deleted_is_one_line(tones, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    refused("exp/lm: the folder you are in was deleted", lm.main, *texts(tones), "exp/lm", *options(tones))

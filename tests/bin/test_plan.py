@@ -13,7 +13,8 @@ import pytest
 
 from asrtts.bin import plan
 from asrtts.data.augmentation import NONE
-from asrtts.experiment import load
+from asrtts.experiment.cost_plan import plan as plan_of
+from asrtts.experiment.settings import load
 from asrtts.registry import UserError
 from asrtts.training.cost_model import Costs
 
@@ -82,7 +83,7 @@ def test_processes_of_torchrun_share_a_batch_and_the_memory_of_the_machine(tones
     settings, seconds = load(tones / "conf/transducer.yaml"), np.full(40, 0.5)
     settings = settings.model_copy(update={"augmentation": NONE})
     costs = Costs(*(np.array(weights) for weights in ([0.0, 1.0, 0.0], [0.0, 1.0, 0.0], [1e9, 1e8, 0.0, 0.0])))
-    one, two = (plan.plan(settings, seconds, costs, size, 0.0, many) for size, many in ((2.5, 1), (5.0, 2)))
+    one, two = (plan_of(settings, seconds, costs, size, 0.0, many) for size, many in ((2.5, 1), (5.0, 2)))
     assert (one.seconds_per_update, one.peak_gb) == (two.seconds_per_update, two.peak_gb)
     assert one.hours_per_epoch == pytest.approx(2 * two.hours_per_epoch) and one.hours == two.hours
 

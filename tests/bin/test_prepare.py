@@ -104,6 +104,12 @@ def truncated(corpus: Corpus, split: str) -> None:
     path.write_bytes(path.read_bytes()[:-20000])
 
 
+def unread(corpus: Corpus, split: str) -> None:
+    """What a header does not promise follows the audio."""
+    with open(corpus.add(split, "bad").audio, "ab") as file:
+        file.write(b"\x81" * 20000)
+
+
 def integers(corpus: Corpus, split: str) -> None:
     """16-bit samples, written as floats as they are."""
     path = corpus.add(split, "bad").audio
@@ -124,9 +130,11 @@ FAULTS = {
     "unreadable": unreadable,
     "empty": lambda c, split: c.add(split, "bad", seconds=0),
     "truncated": truncated,
+    "unread": unread,
     "not-finite": lambda c, split: c.add(split, "bad", samples=np.full(RATE, np.nan)),
     "not-scaled": integers,
     "empty-text": lambda c, split: c.add(split, "bad", text=" . "),
+    "invisible": lambda c, split: c.add(split, "bad", text="HELLO\u200b THERE"),
     "silent": lambda c, split: c.add(split, "bad", samples=np.zeros(RATE)),
     "too-short": lambda c, split: c.add(split, "bad", seconds=0.05, text="A"),
     "too-long": lambda c, split: c.add(split, "bad", seconds=50, text="A" * 500),
@@ -165,6 +173,99 @@ def test_every_kind_has_a_test_and_a_word_in_the_docs():
     assert set(FAULTS) | OTHERS == set(KINDS)
     words = (DOCS / "data_checks.md").read_text()
     assert [kind for kind in KINDS if f"`{kind}`" not in words] == []
+
+
+@pytest.mark.parametrize("options", [(), ("--case", "lower"), ("--no-punctuation",)])
+def test_marks_that_nobody_sees_are_left_out_with_a_note(corpus, options):
+    written = "\ufeffHELLO\u200b  THE\u00adRE\u200e \u0645\u06cc\u200c\u062e <s>"
+    corpus.add("train", "bad", text=written)
+    (finding,) = corpus.prepare(*options)
+    assert finding["kind"] == "invisible" and finding["found"] == (
+        "U+FEFF ZERO WIDTH NO-BREAK SPACE, U+200B ZERO WIDTH SPACE, U+00AD SOFT HYPHEN, U+200E LEFT-TO-RIGHT MARK, <s>"
+    )
+    text = next(u.text for u in manifest.read(corpus.data / "train") if u.utt_id == "bad")
+    assert text.upper() == "HELLO THERE \u0645\u06cc\u200c\u062e"
+
+
+@pytest.mark.parametrize("text", ["HELLO\tTHERE", "HELLO\u3000THERE ", "<unk> HELLO\u00a0THERE", "HELLO▁THERE"])
+def test_tokens_of_a_text_cover_it_however_its_blanks_are_written(corpus, text):
+    corpus.splits["train"] = [replace(u, text=text) for u in corpus.splits["train"]]
+    for kind, size in (("char", None), ("bpe", 12)):
+        tokenizer.make([u.text for u in corpus.splits["train"]], kind, size).save(corpus.root.parent / "tokens")
+        assert corpus.prepare("--tokens", str(corpus.root.parent / "tokens")) == []
+    assert {u.text for u in manifest.read(corpus.data / "train")} == {text}
+
+
+def test_a_decomposed_text_is_composed_and_otherwise_as_the_corpus_has_it(corpus):
+    corpus.add("test", "t", text="Cafe\u0301,  \uff4fk")
+    corpus.prepare()
+    assert next(u.text for u in manifest.read(corpus.data / "test") if u.utt_id == "t") == "Caf\u00e9,  \uff4fk"
+
+
+def test_an_empty_reference_of_a_test_set_stays_and_one_of_train_can_be_allowed(corpus, capsys):
+    for split in corpus.splits:
+        corpus.add(split, f"{split}-empty", text="")
+    corpus.prepare()
+    kept = {split: f"{split}-empty" in corpus.kept(split) for split in corpus.splits}
+    assert kept == {"train": False, "dev": True, "test": True}
+    assert "left out" not in capsys.readouterr().err
+    corpus.prepare("--allow", "empty-text")
+    assert "train-empty" in corpus.kept("train")
+
+
+def test_a_speaker_in_two_forms_of_unicode_is_one(corpus):
+    corpus.add("train", "a", speaker="Jos\u00e9")
+    corpus.add("test", "b", speaker="Jose\u0301")
+    assert [(f["kind"], f["split"]) for f in corpus.prepare()] == [("speaker-leak", "test")]
+
+
+def test_texts_that_differ_in_their_blanks_are_no_two_texts(corpus):
+    corpus.again("train", corpus.splits["train"][0], utt_id="twin", text="HELLO\u00a0 THERE")
+    assert [(f["kind"], f["utt_id"]) for f in corpus.prepare()] == [("doubled-audio", "twin")]
+
+
+def test_a_leak_is_found_behind_a_short_segment_and_through_a_link(corpus):
+    recording = Path(corpus.add("train", "a", seconds=8).audio)
+    link = corpus.root / "link.wav"
+    link.symlink_to(recording)
+    corpus.splits["train"][-1] = Utterance("a", str(recording), "HELLO THERE", "x", 0.0, 7.0)
+    corpus.splits["train"].append(Utterance("b", str(recording), "HELLO THERE", "x", 1.0, 1.0))
+    corpus.splits["test"].append(Utterance("c", str(link), "HELLO THERE", "y", 3.0, 2.0))
+    with pytest.raises(UserError, match="audio-leak: test c: shares 2.00 s with a in train"):
+        corpus.prepare()
+
+
+def test_the_folder_of_a_run_that_was_killed_is_swept(corpus, monkeypatch):
+    corpus.data.mkdir()
+    rest = corpus.data / ".manifests.0123456789ab.part"
+    rest.mkdir()
+    (rest / "train.jsonl").write_text("half a li")
+    corpus.prepare()
+    assert sorted(p.name for p in corpus.data.iterdir()) == [
+        ".inspected", "checks.jsonl", "dev.jsonl", "prepare.json", "test.jsonl", "train.jsonl"
+    ]  # fmt: skip
+
+
+def test_a_manifest_that_was_changed_is_made_again(corpus, capsys):
+    corpus.prepare()
+    written = (corpus.data / "dev.jsonl").read_bytes()
+    (corpus.data / "dev.jsonl").write_bytes(written.replace(b"HELLO", b"JELLO"))
+    corpus.prepare()
+    assert (corpus.data / "dev.jsonl").read_bytes() == written
+
+
+def test_a_link_to_a_folder_that_is_not_there_yet_is_written_through(corpus):
+    corpus.data.symlink_to(corpus.root.parent / "large" / "data")
+    corpus.prepare()
+    assert corpus.data.is_symlink() and (corpus.root.parent / "large/data/train.jsonl").is_file()
+
+
+def test_a_working_directory_that_was_deleted_is_one_line(corpus, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    with pytest.raises(UserError, match="data: the folder you are in was deleted"):
+        prepare.main(["invented", str(corpus.root), "data"])
 
 
 def test_good_data_has_no_finding_and_exact_durations(corpus, capsys):
@@ -412,7 +513,7 @@ def test_a_full_disk_leaves_the_old_manifests(corpus, monkeypatch):
         Path(path).write_text("half a li")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(prepare.manifest, "write", full)
+    monkeypatch.setattr(manifest, "write", full)
     with pytest.raises(UserError, match="the disk is full"):
         corpus.prepare()
     assert {p.name: p.read_bytes() for p in corpus.data.iterdir() if p.name != ".inspected"} == before

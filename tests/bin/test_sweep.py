@@ -1,4 +1,4 @@
-"""`asrtts sweep`: the sizes of a model, trained, decoded and ready to be compared; and `_series`, which does it."""
+"""`asrtts sweep`: the sizes of a model, trained, decoded and ready to be compared; and `jobs`, which does it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from asrtts import experiment, registry
-from asrtts.bin import _series, _steps, compare, sweep, train
-from asrtts.experiment import Run
+from asrtts import registry
+from asrtts.bin import compare, sweep, train
+from asrtts.experiment import jobs as series
+from asrtts.experiment import processes
+from asrtts.experiment.run_folder import Run
 from asrtts.registry import UserError
+from asrtts.tasks.recognition import weights_hash
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -31,7 +34,7 @@ def at_once(monkeypatch):
         ran.append(argv[0])
         registry.find("asrtts.bin", argv[0]).main(argv[1:])
 
-    monkeypatch.setattr(_steps, "verb", verb)
+    monkeypatch.setattr(processes, "verb", verb)
     return ran
 
 
@@ -154,12 +157,12 @@ def test_every_size_begins_with_an_encoder_that_is_trained_once_for_all_heads(to
     assert f"1 of 4: {tmp_path}/encoder-dim8: finished before\n2 of 4: {tmp_path}/attention-dim8: train," in err
     for dim in (8, 16):
         encoder = Run(tmp_path / f"encoder-dim{dim}")
-        settings = encoder.experiment
+        settings = encoder.settings
         assert (settings.encoder.dim, settings.seed, settings.training.updates) == (dim, 2, 8)
         for head in ("ctc", "attention"):
             facts = Run(tmp_path / f"{head}-dim{dim}").facts()
             assert facts["init"] == f"asrtts:{encoder.folder}/model.safetensors" and facts["updates"] == 4
-            assert facts["encoder_hash"] == experiment.weights_hash(encoder.load_model().encoder)
+            assert facts["encoder_hash"] == weights_hash(encoder.load().model.encoder)
             assert facts["init_minutes"] == encoder.facts()["train_minutes"]
 
     told = shlex.split(out.splitlines()[-1])
@@ -172,15 +175,15 @@ def test_settings_of_the_run_alone_share_an_encoder_and_a_stopped_sweep_goes_on(
     tones, tmp_path, at_once, first, monkeypatch
 ):
     argv = words(tones, tmp_path / "ctc", "heads.ctc.dropout=0,0.1", "decoding.beam=3", "training.updates=4", *first)
-    verb, run = _steps.verb, ["train", "average", "decode"]
-    monkeypatch.setattr(_steps, "verb", lambda words: sys.exit(1) if words[0] == "average" else verb(words))
+    verb, run = processes.verb, ["train", "average", "decode"]
+    monkeypatch.setattr(processes, "verb", lambda words: sys.exit(1) if words[0] == "average" else verb(words))
     with pytest.raises(SystemExit):
         sweep.main(argv)
     assert at_once == ["train"]
-    monkeypatch.setattr(_steps, "verb", verb)
+    monkeypatch.setattr(processes, "verb", verb)
     sweep.main(argv)
     assert at_once == ["train", "average", *run, *run]
-    assert Run(tmp_path / "encoder").experiment.decoding.beam == 10
+    assert Run(tmp_path / "encoder").settings.decoding.beam == 10
     (tmp_path / "encoder/model.safetensors").unlink()
     with open(tmp_path / "first.yaml", "a") as file:
         file.write("decoding: {beam: 4}\n")  # no matter: the encoder is not decoded
@@ -207,7 +210,7 @@ def test_a_run_that_cannot_begin_with_the_encoder_is_refused(tones, tmp_path, at
 
 def test_a_setting_that_is_given_is_set_in_both_files(tones, tmp_path, at_once, first, monkeypatch):
     (tmp_path / "first.yaml").write_text(f"base: {tones}/conf/ctc.yaml\nencoder: {{dropout: 0.3}}\n")
-    monkeypatch.setattr(_series, "run", lambda jobs, device: at_once.extend(job.encoder.exp.name for job in jobs))
+    monkeypatch.setattr(series, "run", lambda jobs, device: at_once.extend(job.encoder.exp.name for job in jobs))
     sweep.main(words(tones, tmp_path / "ctc", "training.updates=4,8", "encoder.dropout=0.2", *first))
     assert at_once == ["encoder", "encoder"]
 
@@ -235,7 +238,7 @@ def test_what_makes_encoders_unequal_is_allowed_in_the_comparison():
         assert "encoder_hash" not in sweep.allowed(swept, False)
 
 
-# _series ----------------------------------------------------------------------------------------------------------
+# jobs -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -251,30 +254,30 @@ def test_what_makes_encoders_unequal_is_allowed_in_the_comparison():
     ],
 )
 def test_commas_part_but_for_those_within_brackets_and_quotes(text, parts):
-    assert _series.split(text) == parts
+    assert series.split(text) == parts
 
 
 def test_a_name_says_the_settings_and_is_one_of_a_folder():
-    assert _series.named("ctc-1", ["encoder.dim=96"]) == "ctc-1-dim96"
+    assert series.named("ctc-1", ["encoder.dim=96"]) == "ctc-1-dim96"
     assert (
-        _series.named("ctc", ["augmentation.speed=[0.9, 1.0]", "training.optimizer.lr=1e-3"])
+        series.named("ctc", ["augmentation.speed=[0.9, 1.0]", "training.optimizer.lr=1e-3"])
         == "ctc-speed0.9_1.0-lr1e-3"
     )
-    assert _series.named("ctc", ["decoding.lm=../exp/lm"]) == "ctc-lm.._exp_lm"
+    assert series.named("ctc", ["decoding.lm=../exp/lm"]) == "ctc-lm.._exp_lm"
 
 
 def test_a_step_that_fails_has_said_why_and_its_status_is_ours(tmp_path, capfd):
     with pytest.raises(SystemExit) as exit:
-        _steps.verb(["average", str(tmp_path / "nothing")])
+        processes.verb(["average", str(tmp_path / "nothing")])
     assert exit.value.code == 2
     err = capfd.readouterr().err
     assert err.startswith("asrtts: error: ") and "no trained model here" in err and err.count("\n") == 1
 
 
 def test_a_step_that_was_killed_is_told_by_us(monkeypatch):
-    monkeypatch.setattr(_steps, "_front_door", _die)
+    monkeypatch.setattr(processes, "_front_door", _die)
     with pytest.raises(UserError, match="`asrtts train 'a b'` was ended by SIGKILL, perhaps for want of memory"):
-        _steps.verb(["train", "a b"])
+        processes.verb(["train", "a b"])
 
 
 def test_ctrl_c_ends_the_step_and_us_with_one_line(tones, tmp_path):

@@ -61,6 +61,21 @@ def test_phones_come_from_a_lexicon(train, tmp_path, capsys):
     assert Tokenizer.load(tmp_path / "tokens").uncovered(TEXTS[1]) == {"radio"}
 
 
+def test_a_lexicon_in_other_letters_is_refused_with_the_way_out(train, tmp_path):
+    words = {word for text in TEXTS for word in text.split()}
+    (tmp_path / "lexicon.txt").write_text("".join(f"{word.upper()} {' '.join(word)}\n" for word in sorted(words)))
+    given = [train, str(tmp_path / "tokens"), "--kind", "phone", "--lexicon", str(tmp_path / "lexicon.txt")]
+    said = (
+        "train: 100% of its tokens are unknown to the phone tokens, e.g. .*; write it in capital letters.*--case upper"
+    )
+    with pytest.raises(UserError, match=said):
+        tokenize.main(given)
+    (tmp_path / "lexicon.txt").write_text("other O\n")
+    with pytest.raises(UserError, match="name a lexicon that has these words"):
+        tokenize.main(given)
+    assert not (tmp_path / "tokens").exists()
+
+
 def test_phones_come_from_espeak(train, tmp_path):
     pytest.importorskip("espeakng_loader")
     tokenize.main([train, str(tmp_path / "tokens"), "--kind", "phone", "--lang", "en-us"])
@@ -114,3 +129,14 @@ def test_tokens_that_were_put_by_stay(train, tmp_path):
 def test_making_tokens_needs_no_torch(train, tmp_path):
     code = f"import sys; from asrtts.bin import tokenize; tokenize.main([{train!r}, {str(tmp_path / 'tokens')!r}]);"
     subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], check=True)
+
+
+def test_a_working_directory_that_was_deleted_is_no_traceback(train, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    tokenize.main([train, str(tmp_path / "tokens")])
+    assert Tokenizer.load(tmp_path / "tokens").vocab_size == 19
+    with pytest.raises(UserError, match="deleted") as error:
+        tokenize.main([train, "tokens"])
+    assert "\n" not in str(error.value)

@@ -17,9 +17,10 @@ import pytest
 import torch
 
 from asrtts import storage
-from asrtts.bin import _learnable, average, decode, score, train
-from asrtts.data import manifest
+from asrtts.bin import average, decode, score, train
+from asrtts.data import ctc_feasibility, manifest
 from asrtts.registry import UserError
+from asrtts.tasks import recognition
 from asrtts.training import checkpoint
 from asrtts.training.trainer import Trainer
 
@@ -178,11 +179,11 @@ def test_a_run_that_another_process_trains_is_left_alone(tones, tmp_path):
 def test_of_two_that_begin_a_run_at_the_same_moment_one_trains(tones, tmp_path):
     ready = tmp_path / "ready"
     ready.mkdir()
-    meet = "import os, pathlib, time\nfrom asrtts import experiment\nfrom asrtts.training import trainer\n"
-    meet += f"real, ready, step = experiment.facts_of, pathlib.Path({str(ready)!r}), trainer.Trainer._step\n"
+    meet = "import os, pathlib, time\nfrom asrtts.experiment import fitting\nfrom asrtts.training import trainer\n"
+    meet += f"real, ready, step = fitting.facts_of, pathlib.Path({str(ready)!r}), trainer.Trainer._step\n"
     meet += "def facts_of(*given):\n    (ready / str(os.getpid())).touch()\n"
     meet += "    while len(list(ready.iterdir())) < 2:\n        time.sleep(0.001)\n    return real(*given)\n"
-    meet += "experiment.facts_of = facts_of\n"
+    meet += "fitting.facts_of = facts_of\n"
     meet += "trainer.Trainer._step = lambda self, batches: (time.sleep(0.1), step(self, batches))[1]\n"
     both = [start(tones, tmp_path / "exp", *TORN, code=meet) for _ in range(2)]
     said = {process.communicate()[1].splitlines()[-1]: process.returncode for process in both}
@@ -197,7 +198,7 @@ def test_a_run_is_held_before_anything_is_in_its_folder(tones, tmp_path, monkeyp
             pass
         raise UserError("seen")
 
-    monkeypatch.setattr(train, "measure_statistics", look)
+    monkeypatch.setattr(recognition.OpenRecognition, "_measure_statistics", look)
     with pytest.raises(UserError, match="seen"):
         run(tones, tmp_path / "exp")
     assert not (tmp_path / "exp").exists()
@@ -433,7 +434,7 @@ def test_a_training_of_which_ctc_would_learn_nothing_is_refused(tones, tmp_path,
 
 
 def test_of_a_long_manifest_a_sample_is_looked_at(tones, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(_learnable, "SAMPLE", 5)
+    monkeypatch.setattr(ctc_feasibility, "SAMPLE", 5)
     crowded = [
         replace(u, text=u.text * (4 if number % 3 else 1))
         for number, u in enumerate(manifest.read(tones / "data/train"))

@@ -8,8 +8,9 @@ import shutil
 import pytest
 import yaml
 
-from asrtts.asr.model import Decoding
+from asrtts.asr.decoding import Decoding
 from asrtts.bin import decode, lm, score, tune
+from asrtts.experiment.tuning import grid
 from asrtts.registry import UserError
 
 
@@ -98,11 +99,11 @@ def test_a_wrong_option_is_one_line(tones, made, run, options, match):
 def test_what_a_run_is_decoded_with_is_among_the_points() -> None:
     """Else the choice could be worse on dev than no choice."""
     full = Decoding(method="joint_beam", lm="exp/lm", lm_weight=1.0, length_bonus=0.3, ctc_weight=0.4)
-    points = tune.grid([], [], full, "joint_beam")
+    points = grid([], [], full, "joint_beam")
     assert {point["length_bonus"] for point in points} == {0.0, 0.3, 1.0, 2.0, 3.0}
     assert {point["ctc_weight"] for point in points} == {0.3, 0.4, 0.5}
     assert {point["lm_weight"] for point in points} == {0.0, 0.2, 0.4, 0.7, 1.0}
-    given = tune.grid(["length_bonus=1,2"], [], full, "joint_beam")
+    given = grid(["length_bonus=1,2"], [], full, "joint_beam")
     assert {point["length_bonus"] for point in given} == {1.0, 2.0}
 
 

@@ -213,6 +213,7 @@ def test_a_bad_segment_is_named_with_its_line(tmp_path: Path, line: str, said: s
             "u1 A\nｕ2 B\n",
             r"text:2: .*wav.scp, which has 'u2' where this is '\\uff552'; write both in one form",
         ),
+        ("text", "u1 A\nu2\u200b B\n", r"text:2: .*wav.scp, which has 'u2' where this is 'u2\\u200b'"),
         ("wav_scp", "u1 feats.ark:17\nu2 b.wav\n", "wav.scp:1: the audio of u1 lies within an ark"),
         ("wav_scp", "u1 a.wav\nu2 sph2pipe b.sph |\n", "wav.scp:2: the audio of u2 is a command .*--allow-pipes"),
     ],
@@ -221,6 +222,28 @@ def test_a_mistake_is_named_with_file_and_line(tmp_path: Path, name: str, conten
     root = folder(tmp_path / "s", **{name: content})
     with pytest.raises(UserError, match=said):
         kaldi.utterances(root)
+
+
+def test_names_in_two_forms_of_unicode_are_the_same(tmp_path: Path) -> None:
+    """The same letters, composed in one file and decomposed in the next, as those that came through macOS are."""
+    one, other = "\u00fc", "u\u0308"
+    root = folder(
+        tmp_path / "a", text=f"{one}1 A\n{other}2 B\n", utt2spk=f"{other}1 s\n{one}2 t\n",
+        wav_scp=f"{other}1 {one}.wav\n{one}2 b.wav\n",
+    )  # fmt: skip
+    sound(root / f"{other}.wav")
+    found = kaldi.utterances(root)["train"]
+    assert [(u.utt_id, u.speaker) for u in found] == [(f"{one}1", "s"), (f"{other}2", "t")]
+    assert found[0].audio == str(root / f"{other}.wav")
+    (root / "segments").write_text(f"{one}1 {one}r 0 1\n{other}2 {one}r 1 2\n")
+    (root / "wav.scp").write_text(f"{other}r a.wav\n")
+    assert [(u.utt_id, u.start) for u in kaldi.utterances(root)["train"]] == [(f"{one}1", 0), (f"{other}2", 1)]
+
+
+def test_a_command_that_fails_is_quoted_with_escapes(tmp_path: Path) -> None:
+    root = folder(tmp_path / "s", wav_scp="u1 printf 'a\\033[2Jb\\n\\n' >&2; false |\nu2 b.wav\n")
+    with pytest.raises(UserError, match=r"wav.scp:1: the command failed with status 1 \('a\\x1b\[2Jb'\)"):
+        kaldi.utterances(root, allow_pipes=True, cache=tmp_path / "cache")
 
 
 @pytest.mark.parametrize("name", ["text", "utt2spk"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from asrtts import storage
 from asrtts.corpora import mini
 from asrtts.registry import UserError
 
@@ -62,8 +63,9 @@ def test_the_same_bytes_come_each_time_and_after_a_kill(small, tmp_path):
     beside = again.with_name(f".mini-{mini._recipe('en')}.part")
     again.rename(beside)
     (beside / mini.TABLE).unlink()
-    (beside / "wav" / "m4-1").rename(beside / "m4-1.part")
-    (beside / "m4-1.part" / "m4-1-002.wav").unlink()
+    half = beside / ".m4-1.0123456789ab.part"
+    (beside / "wav" / "m4-1").rename(half)
+    (half / "m4-1-002.wav").unlink()
     finished = (beside / "wav" / "f2-1" / "f2-1-001.wav").stat().st_mtime_ns
     with pytest.raises(UserError, match="no mini corpus here"):
         mini.utterances(tmp_path / "b")
@@ -83,6 +85,24 @@ def test_a_finished_corpus_is_left_alone_and_another_recipe_makes_it_anew(small,
     assert {split: len(found) for split, found in mini.utterances(tmp_path).items()} == dict.fromkeys(
         ["train", "dev", "test"], 1
     )
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_corpus_that_lost_a_file_is_made_again(small, tmp_path, capsys, damage):
+    place = mini.download(tmp_path, jobs=1)
+    whole = contents(place)
+    path = place / "wav" / "m4-1" / "m4-1-002.wav"
+    path.unlink() if damage == "missing" else path.write_bytes(path.read_bytes()[:-100])
+    capsys.readouterr()
+    mini.download(tmp_path, jobs=1)
+    assert "finished before" not in capsys.readouterr().out and contents(place) == whole
+
+
+def test_of_two_that_speak_the_same_corpus_one_is_told_to_wait(small, tmp_path):
+    beside = tmp_path / f".mini-{mini._recipe('en')}.part"
+    with storage.held(beside), pytest.raises(UserError, match="another process.* is working here; wait for it"):
+        mini.download(tmp_path, jobs=1)
+    assert mini.utterances(mini.download(tmp_path, jobs=1))
 
 
 def test_what_is_in_the_way_is_not_removed(tmp_path):

@@ -7,9 +7,15 @@ import io
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
+from asrtts.bin import prepare, shard
 from asrtts.corpora import shards
+from asrtts.data import manifest
+from asrtts.data.inspection import Limits, inspect
+from asrtts.data.utterance import Utterance
 from asrtts.registry import UserError
 
 
@@ -89,7 +95,7 @@ def test_names_that_lead_out_of_the_folder_lead_nowhere(tmp_path):
             member = tarfile.TarInfo(name)
             member.type, member.linkname = kind, "/etc/passwd"
             tar.addfile(member)
-    found = shards.utterances(tmp_path / "in")["in"]
+    found = shards.utterances(tmp_path / "in")["train"]
     assert [u.utt_id for u in found] == ["../../up", "/etc/x"] and {u.audio for u in found} == {str(path)}
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
 
@@ -133,3 +139,78 @@ def test_names_and_texts_that_no_file_could_hold_are_refused(tmp_path):
     assert "not UTF-8; write the shard again" in refusal(tmp_path)
     make(tmp_path / "0.tar", ("a.wav", b"1"), ("a.json", b'{"text": "\\ud800"}'))
     assert "0.tar: a.json: cannot be read" in refusal(tmp_path)
+
+
+# Shards that are not all of what was written
+
+
+@pytest.fixture
+def written(tmp_path) -> Path:
+    """What `asrtts shard` leaves: three shards, a manifest of them and the record."""
+    samples = np.random.default_rng(0).integers(-3000, 3000, 6 * 800).astype(np.int16)
+    soundfile.write(tmp_path / "all.wav", samples, 8000)
+    place = {"seconds": 0.1, "sample_rate": 8000}
+    made = [Utterance(f"u{n}", str(tmp_path / "all.wav"), "text", start=0.1 * n, **place) for n in range(6)]
+    manifest.write(tmp_path / "m.jsonl", made)
+    shard.main([str(tmp_path / "m"), str(tmp_path / "train"), "--utterances", "2"])
+    return tmp_path / "train"
+
+
+def test_whole_shards_are_read(written):
+    assert len(shards.utterances(written)["train"]) == 6
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_a_missing_shard_is_told(written, record):
+    (written / "000001.tar").unlink()
+    if not record:
+        (written / "shards.json").unlink()
+    said = refusal(written)
+    assert ("000001.tar is missing" if record else "lists 6 utterances, the shards hold 4") in said
+    for name in ("shards.json", "manifest.jsonl"):  # the way out that is named
+        (written / name).unlink(missing_ok=True)
+    assert len(shards.utterances(written)["train"]) == 4
+
+
+def test_a_shard_that_was_cut_at_the_end_of_a_member_is_told(written):
+    path = written / "000001.tar"
+    path.write_bytes(path.read_bytes()[:-512])
+    assert "000001.tar has" in refusal(written)
+    (written / "shards.json").unlink()
+    with tarfile.open(path) as members:
+        second = [m.offset for m in members if m.name.endswith(".flac")][1]
+    path.write_bytes(path.read_bytes()[:second] + bytes(1024))
+    assert "lists 6 utterances, the shards hold 5" in refusal(written)
+
+
+def test_a_doubled_shard_is_told(written, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("ASRTTS_CORPORA", raising=False)
+    (written / "000001 (copy).tar").write_bytes((written / "000001.tar").read_bytes())
+    assert "shards.json does not name this shard; take it out" in refusal(written)
+    for name in ("shards.json", "manifest.jsonl"):
+        (written / name).unlink()
+    prepare.main(["shards", str(written), str(tmp_path / "data"), "--max-dropped", "0.5", "--jobs", "1"])
+    assert len(list(manifest.read(tmp_path / "data" / "train"))) == 6
+    assert (tmp_path / "data" / "checks.jsonl").read_text().count('"doubled-id"') == 2
+
+
+def test_a_record_of_another_kind_is_left_alone(written):
+    (written / "shards.json").write_text('{"made by": "somebody else"}')
+    assert len(shards.utterances(written)["train"]) == 6
+    (written / "shards.json").write_text("{")
+    assert "shards.json: not JSON" in refusal(written)
+
+
+def test_a_text_that_swallows_other_members_is_not_read_into_memory(tmp_path):
+    make(tmp_path / "0.tar", ("a.wav", b"1"), ("a.txt", bytes((1 << 20) + 1)))
+    assert "a.txt: a text of 1048577 bytes" in refusal(tmp_path)
+
+
+def test_an_audio_member_that_swallows_the_next_one_is_found_by_prepare(tmp_path):
+    """Its size in the tar is too large: the header of the audio says where it ends."""
+    sound = io.BytesIO()
+    soundfile.write(sound, np.random.default_rng(0).uniform(-0.5, 0.5, 8000), 8000, format="WAV")
+    both = sound.getvalue().ljust(-(-len(sound.getvalue()) // 512) * 512, b"\0") + b"b.wav".ljust(512, b"\1")
+    make(tmp_path / "0.tar", ("a.wav", both + sound.getvalue()), ("a.txt", b"text"))
+    (found,) = shards.utterances(tmp_path).values()
+    assert [kind for kind, _ in inspect(found[0], Limits()).findings] == ["unread"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import tarfile
 from pathlib import Path
@@ -125,7 +126,7 @@ def test_a_damaged_archive_is_named_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_does_not_disturb_the_next(tmp_path: Path) -> None:
-    left = tmp_path / "out" / ".unpacking-a.tar.gz" / "c"
+    left = tmp_path / "out" / ".a.tar.gz.0123456789ab.part" / "c"
     left.mkdir(parents=True)
     (left / "half").write_text("half")
     unpack(pack(tmp_path / "a.tar.gz", ("c/x", b"x")), tmp_path / "out")
@@ -137,6 +138,50 @@ def test_an_archive_larger_than_the_disk_is_stopped(tmp_path: Path, monkeypatch:
         free = archives._MARGIN + 1000
 
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: Usage)
-    with pytest.raises(UserError, match="c/x needs .* make room"):
+    with pytest.raises(UserError, match="c/x needs .* free some space"):
         unpack(pack(tmp_path / "a.tar.gz", ("c/x", bytes(100_000))), tmp_path / "out")
+    assert everything_below(tmp_path / "out") == set()
+
+
+def test_a_disk_that_is_full_at_the_last_moment_is_one_line_and_the_next_run_begins_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = pack(tmp_path / "a.tar.gz", ("c/x", b"x"), ("d", b"y"))
+    unpack(packed, tmp_path / "out")
+    assert not archives.is_unfinished(tmp_path / "out", "a.tar.gz")
+    real = archives.os.replace
+
+    def full(source: Path, goal: Path) -> None:
+        if goal.name == "d":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(source, goal)
+
+    monkeypatch.setattr(archives.os, "replace", full)
+    with pytest.raises(UserError, match="the disk is full; free some space and give the same command again"):
+        unpack(packed, tmp_path / "out")
+    assert archives.is_unfinished(tmp_path / "out", "a.tar.gz")
+    monkeypatch.undo()
+    assert unpack(packed, tmp_path / "out") == 2
+    assert not archives.is_unfinished(tmp_path / "out", "a.tar.gz")
+
+
+def test_an_archive_that_asks_for_more_memory_than_there_is_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dictionary of xz may be 4 GiB by its header."""
+
+    def hungry(*args: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(archives.tar_members, "members", hungry)
+    with pytest.raises(UserError, match=r"a.tar.gz: damaged archive .MemoryError"):
+        unpack(pack(tmp_path / "a.tar.gz", ("c/x", b"x")), tmp_path / "out")
+
+
+def test_links_that_multiply_a_file_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "_BASE", 1 << 20)
+    links = [(f"c/{n}", special(tarfile.LNKTYPE, "c/x")) for n in range(40)]
+    packed = pack(tmp_path / "a.tar.gz", ("c/x", bytes(1 << 18)), *links)
+    with pytest.raises(UserError, match="unpacks to more than 20 times its size"):
+        unpack(packed, tmp_path / "out")
     assert everything_below(tmp_path / "out") == set()

@@ -116,3 +116,23 @@ def test_a_truncated_file_is_one_line(wav, name, tmp_path):
     whole = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(whole[: len(whole) // 2])
     refusal(Utterance("u", path, "", seconds=1.0))
+
+
+def test_a_manifest_that_promises_a_shard_of_any_size_asks_for_no_memory(tmp_path):
+    (tmp_path / "0.tar").write_bytes(bytes(2048))
+    u = Utterance("u", str(tmp_path / "0.tar"), "", offset=512, size=1 << 50)
+    assert "the shard ends " in refusal(u)
+
+
+def test_samples_beyond_full_scale_are_read_as_they_are(wav):
+    path = wav(3 * tone(0.1), subtype="FLOAT")
+    np.testing.assert_array_equal(audio.read(Utterance("u", path, ""), RATE), 3 * tone(0.1))
+
+
+def test_a_header_that_promises_years_asks_for_no_memory(wav, tmp_path):
+    path = wav(np.random.default_rng(0).uniform(-0.5, 0.5, RATE), "a.flac")
+    data = bytearray((tmp_path / "a.flac").read_bytes())
+    data[21] |= 0x0F
+    data[22:26] = b"\xff" * 4
+    (tmp_path / "a.flac").write_bytes(data)
+    assert "h in one utterance: a damaged header, or a recording without segments" in refusal(Utterance("u", path, ""))

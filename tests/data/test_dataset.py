@@ -68,8 +68,9 @@ def test_a_batch_is_the_same_with_any_number_of_workers(corpus, tmp_path):
     augment = MASKED.model_copy(update={"noise": Additive(folder=str(tmp_path))})
     data = dataset(corpus, augment=augment, views=2, seed=3)
     alone = made(data, 0)
-    assert [b["request"] for b in alone] == list(itertools.islice(stream(data), 12))
-    assert {b["request"].epoch for b in alone} >= {1, 2}
+    asked = list(itertools.islice(stream(data), 12))
+    assert [(b["place"], b["share"]) for b in alone] == [(r.place, r.share) for r in asked]
+    assert {b["place"][0] for b in alone} >= {1, 2}
     for workers in (1, 2):
         assert same(alone, made(data, workers)), workers
 
@@ -77,8 +78,8 @@ def test_a_batch_is_the_same_with_any_number_of_workers(corpus, tmp_path):
 def test_a_run_that_goes_on_makes_the_batches_it_would_have_made(corpus):
     data = dataset(corpus, augment=MASKED)
     whole = made(data, 0)
-    at = whole[7]["request"]
-    assert same(whole[7:], made(data, 0, 5, epoch=at.epoch, batch=at.batch))
+    epoch, batch = whole[7]["place"]
+    assert same(whole[7:], made(data, 0, 5, epoch=epoch, batch=batch))
 
 
 def test_another_epoch_augments_anew(corpus):
@@ -99,7 +100,7 @@ def test_a_batch_holds_what_its_request_names(corpus):
     data = dataset(corpus)
     request = Request(1, 4, (5, 2), (1.0, 1.0), 2)
     batch = data[request]
-    assert batch["utt_ids"] == ["u5", "u2"] and batch["request"] == request
+    assert list(batch["ids"]) == ["u5", "u2"] and batch["place"] == (1, 4) and batch["share"] == 1.0
     assert batch["tokens"].tolist() == [[1, 2, 3, 4, 5, 6], [1, 2, 3, 0, 0, 0]] and batch["token_lens"].tolist() == [
         6,
         3,
@@ -137,7 +138,7 @@ def test_speed_shortens_the_row(corpus):
 def test_two_views_double_the_rows(corpus, augment):
     data = dataset(corpus, augment=augment, views=2)
     batch = data[Request(1, 0, (5, 2, 7), (1.0,) * 3, 3)]
-    assert len(batch["feats"]) == 6 and len(batch["utt_ids"]) == 3
+    assert len(batch["feats"]) == 6 and len(batch["ids"]) == 3
     for key in ("feat_lens", "tokens", "token_lens"):
         assert torch.equal(batch[key][:3], batch[key][3:]), key
     if augment is MASKED:
@@ -176,7 +177,7 @@ def test_batches_before_the_broken_one_still_come(corpus, tmp_path):
     manifest.write(tmp_path / "train.jsonl", [utterances[0], replace(utterances[1], audio="gone.wav")])
     plan = iter([Request(1, 0, (0,), (1.0,), 1), Request(1, 1, (1,), (1.0,), 1)])
     with closing(batches(dataset(tmp_path), plan, 1)) as stream_of_batches:
-        assert next(stream_of_batches)["utt_ids"] == ["u0"]
+        assert next(stream_of_batches)["ids"].keys() == {"u0"}
         with pytest.raises(UserError, match="gone.wav: the audio of u1 is gone"):
             next(stream_of_batches)
 

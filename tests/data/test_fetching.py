@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import threading
 import time
@@ -212,3 +213,116 @@ def test_a_disk_too_small_is_said_before_anything_is_written(
     with pytest.raises(UserError, match="needs 0.00 GB, packed and unpacked"):
         fetch(server.archive("good"), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+# Headers that lie
+
+LIES = {  # what a mirror answers whatever it is asked: (status line, headers, body)
+    "length abc": ("200 OK", ["Content-Length: abc"], CONTENT),
+    "length negative": ("200 OK", ["Content-Length: -5"], CONTENT),
+    "length empty": ("200 OK", ["Content-Length:"], CONTENT),
+    "length of thousands of digits": ("200 OK", ["Content-Length: " + "9" * 5000], CONTENT),
+    "length absent": ("200 OK", [], CONTENT),
+    "length too large": ("200 OK", [f"Content-Length: {len(CONTENT) + 999}"], CONTENT),
+    "length of a disk": ("200 OK", ["Content-Length: 99999999999999999"], CONTENT),
+    "length too small": ("200 OK", ["Content-Length: 1000"], CONTENT),
+    "two lengths": ("200 OK", ["Content-Length: 5", f"Content-Length: {len(CONTENT)}"], CONTENT),
+    "chunks without a size": ("200 OK", ["Transfer-Encoding: chunked"], b"zz\r\n" + CONTENT),
+    "a page": ("200 OK", ["Content-Type: text/html; charset=x"], b"<html>moved</html>"),
+    "a page as an archive": ("200 OK", ["Content-Type: application/gzip"], b"\n <!DOCTYPE html><html>log in</html>"),
+    "no range": ("206 Partial Content", [], CONTENT),
+    "a range of words": ("206 Partial Content", ["Content-Range: bytes all/everything"], CONTENT),
+    "a range of thousands of digits": ("206 Partial Content", [f"Content-Range: bytes 0-1/{'9' * 5000}"], CONTENT),
+    "a range of another place": ("206 Partial Content", ["Content-Range: bytes 7-9/12"], CONTENT),
+    "nothing left": ("416 Range Not Satisfiable", ["Content-Range: bytes */3"], b""),
+    "nothing left of nothing": ("416 Range Not Satisfiable", [], b""),
+    "moved to nowhere": ("302 Found", ["Location: http://" + "x" * 300 + ".invalid/"], b""),
+    "moved to itself": ("302 Found", ["Location: /"], b""),
+    "moved without a place": ("302 Found", [], b""),
+    "no status": ("", [], b""),
+    "a status of letters": ("abc OK", [], CONTENT),
+    "nothing": ("200 OK", ["Content-Length: 0"], b""),
+}
+
+
+@pytest.fixture
+def liar(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a server with a folder for each lie, and the folder `good`."""
+    names = sorted(LIES)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            folder = self.path.split("/")[1]
+            good = ("200 OK", [f"Content-Length: {len(CONTENT)}"], CONTENT)
+            status, headers, body = LIES[names[int(folder)]] if folder.isdigit() else good
+            head = "\r\n".join([f"HTTP/1.1 {status}", *headers, "Connection: close", "", ""])
+            self.wfile.write(head.encode() + body)
+            self.close_connection = True
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    class Quiet(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *args: object) -> None:
+            pass
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1,.invalid")
+    with Quiet(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{http.server_address[1]}"
+        http.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("size", [len(CONTENT), 0])
+@pytest.mark.parametrize("begun", [0, 1000])
+@pytest.mark.parametrize("lie", sorted(LIES))
+def test_a_mirror_whose_headers_lie_stops_no_other_mirror(
+    liar: str, tmp_path: Path, lie: str, begun: int, size: int
+) -> None:
+    (tmp_path / "a.tar.gz.part").write_bytes(CONTENT[:begun])
+    mirrors = (f"{liar}/{sorted(LIES).index(lie)}", f"{liar}/good")
+    assert fetch(Archive("a.tar.gz", mirrors, (SHA,), size), tmp_path, stall=1, rounds=1).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("lie", sorted(LIES))
+def test_a_mirror_whose_headers_lie_is_used_or_named(liar: str, tmp_path: Path, lie: str) -> None:
+    archive = Archive("a.tar.gz", (f"{liar}/{sorted(LIES).index(lie)}",), (SHA,))
+    try:
+        assert fetch(archive, tmp_path, stall=0.3, rounds=2).read_bytes() == CONTENT
+    except UserError as error:
+        assert "no mirror gave it (127.0.0.1" in str(error) and "\n" not in str(error) and len(str(error)) < 500
+
+
+@pytest.mark.parametrize("lie", ["a page", "a page as an archive", "nothing left", "length of a disk"])
+def test_what_has_arrived_is_not_thrown_away_for_a_page(liar: str, tmp_path: Path, lie: str) -> None:
+    (tmp_path / "a.tar.gz.part").write_bytes(CONTENT[:1000])
+    archive = Archive("a.tar.gz", (f"{liar}/{sorted(LIES).index(lie)}",), (SHA,), len(CONTENT))
+    with pytest.raises(UserError, match="no mirror gave it"):
+        fetch(archive, tmp_path, stall=0.3, rounds=1)
+    assert (tmp_path / "a.tar.gz.part").read_bytes() == CONTENT[:1000]
+
+
+@pytest.mark.parametrize("lie", ["length abc", "length negative", "length absent", "length too large"])
+def test_the_right_bytes_are_taken_whatever_their_length_is_said_to_be(liar: str, tmp_path: Path, lie: str) -> None:
+    archive = Archive("a.tar.gz", (f"{liar}/{sorted(LIES).index(lie)}",), (SHA,))
+    assert fetch(archive, tmp_path, stall=0.3, rounds=1).read_bytes() == CONTENT
+
+
+def test_a_full_disk_is_one_line_and_the_download_resumes(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        (tmp_path / "a.tar.gz.part").write_bytes(CONTENT[:5000])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fetching, "_transfer", full)
+    with pytest.raises(UserError, match="part: the disk is full; free some space and give the same command again"):
+        fetch(server.archive("good"), tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert fetch(server.archive("good"), tmp_path).read_bytes() == CONTENT
+    assert server.asked == [("good", "bytes=5000-")]

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from asrtts.data.headers import promise
+from asrtts.data.headers import extent
 
 AUDIO = bytes(100)
 
@@ -36,11 +36,11 @@ def aiff(length: int) -> bytes:
     return b"FORM\0\0\0\0AIFF" + struct.pack(">4sIII", b"SSND", length, 0, 0) + AUDIO
 
 
-def promised(data: bytes) -> tuple[int, int] | None:
+def promised(data: bytes) -> tuple[int | None, int] | None:
     file = io.BytesIO(data)
-    found = promise(file)
+    found = extent(file)
     assert file.tell() == 0
-    return found
+    return found and (found.promised, found.held)
 
 
 @pytest.mark.parametrize(
@@ -72,10 +72,23 @@ def test_what_is_promised_stands_beside_what_is_there(data):
         au(0xFFFFFFFF, "<"),
         caf(-1),
         aiff(0x7F000008),
+        wav(0).replace(AUDIO, b"\x81" * 100),
+        au(0).replace(AUDIO, b"\x81" * 100),
     ],
 )
 def test_a_writer_to_a_pipe_promises_nothing(data):
-    assert promised(data) is None
+    assert promised(data) == (None, 100)
+
+
+@pytest.mark.parametrize("more", [b"LIST\4\0\0\0INFO", b"", bytes(5000), b"\0LIST\4\0\0\0INFO", b"TAG" + b"x" * 125])
+def test_chunks_and_zeros_behind_the_audio_are_no_audio(more):
+    assert extent(io.BytesIO(wav(100) + more)).behind == 0
+
+
+def test_what_follows_the_audio_and_is_no_chunk_is_counted():
+    assert extent(io.BytesIO(wav(100) + b"\x81" * 77 + bytes(9))).behind == 77
+    assert extent(io.BytesIO(wav(100) + b"LIST\4\0\0\0INFO" + b"\x81" * 77)).behind == 77
+    assert extent(io.BytesIO(wav(100) + wav(100))).joined == len(wav(100))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +101,9 @@ def test_a_writer_to_a_pipe_promises_nothing(data):
         b"riff".ljust(40, b"x") + b"junk".ljust(16, b"x") + bytes(8) + AUDIO,  # a chunk of size 0: not even its head
         b"caff\0\1\0\0" + struct.pack(">4sq", b"desc", -24),
         wav(300, b"ds64\2\0\0\0ab", b"RF64")[:22],
+        b"NIST_1A\n   abc\n",
+        b"NIST_1A\n   1024\nsample_count -i " + b"9" * 5000,
     ],
 )
 def test_a_damaged_header_promises_nothing_and_ends(data):
-    assert (promised(data) or (0, 0))[0] == 0
+    assert ((promised(data) or (0, 0))[0] or 0) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import tarfile
 import tracemalloc
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,8 +65,8 @@ def test_audio_texts_and_speakers_come_out_as_they_went_in(corpus, sharded):
 def test_the_corpus_that_is_read_from_the_shards_is_the_manifest(sharded):
     """Without durations, which `asrtts prepare` fills in."""
     found = shards.utterances(sharded)
-    assert list(found) == ["shards"]
-    assert found["shards"] == [replace(u, seconds=0.0, sample_rate=0) for u in manifest.read(sharded / "manifest")]
+    assert list(found) == ["train"]
+    assert found["train"] == [replace(u, seconds=0.0, sample_rate=0) for u in manifest.read(sharded / "manifest")]
     assert shards.utterances(sharded.parent).keys() == {"shards"}
 
 
@@ -127,12 +128,66 @@ def test_a_killed_run_leaves_no_shards(corpus, tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("utt_id", ["../up", "/etc/x", "a//b", "a/../../b"])
+@pytest.mark.parametrize("utt_id", ["../up", "/etc/x", "a//b", "a/../../b", "s1/._a"])
 def test_an_id_that_is_no_file_name_is_not_written(corpus, tmp_path, utt_id):
     manifest.write(tmp_path / "m.jsonl", [replace(next(manifest.read(corpus)), utt_id=utt_id)])
     with pytest.raises(UserError, match="no name for a file"):
         shard.main([str(tmp_path / "m"), str(tmp_path / "s")])
     assert not list(tmp_path.glob("s*"))
+
+
+@pytest.mark.parametrize("kind", ["FLOAT", "DOUBLE", "PCM_32", "PCM_24", "PCM_16", "PCM_U8", "ULAW"])
+@pytest.mark.parametrize("peak", [0.5, 2.25])
+def test_a_segment_is_bit_for_bit_what_the_file_holds(tmp_path, kind, peak):
+    """Also where it goes beyond full scale, as the mix of float recordings does."""
+    rng = np.random.default_rng(1)
+    soundfile.write(tmp_path / "a.wav", peak * rng.uniform(-1, 1, 4000), RATE, kind)
+    place = {"sample_rate": RATE, "seconds": 0.2}
+    made = [Utterance(f"u{n}", str(tmp_path / "a.wav"), "x", start=0.1 * n, **place) for n in range(3)]
+    made.append(Utterance("all", str(tmp_path / "a.wav"), "x", seconds=0.5, sample_rate=RATE))
+    manifest.write(tmp_path / "m.jsonl", made)
+    shard.main([str(tmp_path / "m"), str(tmp_path / "s")])
+    after = {u.utt_id: audio.read(u, RATE) for u in manifest.read(tmp_path / "s" / "manifest")}
+    for u in made:
+        np.testing.assert_array_equal(after[u.utt_id], audio.read(u, RATE))
+    assert np.abs(after["all"]).max() > (1.5 if kind in ("FLOAT", "DOUBLE") and peak > 1 else 0.1)
+    with tarfile.open(tmp_path / "s" / "000000.tar") as members:
+        suffixes = {m.name.rpartition(".")[2] for m in members if m.name.startswith("u")} - {"txt"}
+    assert suffixes == {"wav" if kind in ("FLOAT", "DOUBLE", "PCM_32") else "flac"}
+    shard.main([str(tmp_path / "m"), str(tmp_path / "again")])
+    assert (tmp_path / "s" / "000000.tar").read_bytes() == (tmp_path / "again" / "000000.tar").read_bytes()
+
+
+@pytest.mark.parametrize("form, peak", [("MP3", 0.5), ("OGG", 0.5), ("OGG", 3.0)])
+def test_a_segment_of_coded_audio_is_rounded_but_never_clipped(tmp_path, form, peak):
+    wave = peak * np.sin(np.arange(8000) / 5)
+    soundfile.write(tmp_path / "a", wave, RATE, format=form)
+    u = Utterance("u", str(tmp_path / "a"), "x", start=0.1, seconds=0.5, sample_rate=RATE)
+    manifest.write(tmp_path / "m.jsonl", [u])
+    shard.main([str(tmp_path / "m"), str(tmp_path / "s")])
+    (after,) = manifest.read(tmp_path / "s" / "manifest")
+    np.testing.assert_allclose(audio.read(after, RATE), audio.read(u, RATE), atol=2**-16 if peak < 1 else 0)
+
+
+def test_ids_in_any_script_are_read_back(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(1).uniform(-1, 1, 4000), RATE)
+    ids = ["müller-01", "张三-01", "anna-01", unicodedata.normalize("NFD", "é-1"), "ü" * 120]
+    place = {"sample_rate": RATE, "seconds": 0.1}
+    made = [Utterance(utt_id, str(tmp_path / "a.wav"), "x", start=0.1 * n, **place) for n, utt_id in enumerate(ids)]
+    manifest.write(tmp_path / "m.jsonl", made)
+    shard.main([str(tmp_path / "m"), str(tmp_path / "s")])
+    for listed in (list(manifest.read(tmp_path / "s" / "manifest")), shards.utterances(tmp_path / "s")["train"]):
+        assert {u.utt_id for u in listed} == set(ids)
+        for u in listed:
+            assert len(audio.read(u, RATE)) == 800
+
+
+def test_ids_that_differ_in_nothing_that_can_be_seen_are_not_written(corpus, tmp_path):
+    first = next(manifest.read(corpus))
+    forms = [replace(first, utt_id=unicodedata.normalize(form, "é")) for form in ("NFC", "NFD")]
+    manifest.write(tmp_path / "m.jsonl", forms)
+    with pytest.raises(UserError, match=r"are one name in a shard; rename one of them"):
+        shard.main([str(tmp_path / "m"), str(tmp_path / "s")])
 
 
 # What is not as it was
@@ -170,7 +225,7 @@ def test_batches_are_the_same_with_any_number_of_workers(sharded):
 
     def first(workers: int) -> list:
         asked = batching.requests(config, augmentation.NONE, index.seconds, 1)
-        return [(b["utt_ids"], b["feats"]) for b in itertools.islice(batches(data, asked, workers), 12)]
+        return [(b["ids"], b["feats"]) for b in itertools.islice(batches(data, asked, workers), 12)]
 
     for (ids, feats), (other_ids, other) in zip(first(0), first(2), strict=True):
         assert ids == other_ids and torch.equal(feats, other)

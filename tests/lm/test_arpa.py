@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 
 import pytest
@@ -118,3 +119,47 @@ def test_no_file_and_no_text_are_one_line(tmp_path):
     (tmp_path / "lm.arpa").write_bytes(b"\x80\x81")
     with pytest.raises(UserError, match="not UTF-8"):
         arpa.read(tmp_path / "lm.arpa", PIECES)
+
+
+@pytest.mark.parametrize("packed", ["gzip", "bz2", "lzma"])
+def test_a_packed_file_is_read_and_a_damaged_one_named(others, packed):
+    pack = importlib.import_module(packed).compress
+    plain = arpa.read(others, PIECES)
+    whole = pack(OTHERS.encode("utf-8-sig"))
+    others.write_bytes(whole)
+    assert scores(NgramModel(arpa.read(others, PIECES)), 3) == scores(NgramModel(plain), 3)
+    others.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"lm.arpa: (damaged|ends at|cannot)") as error:
+        arpa.read(others, PIECES)
+    assert "\n" not in str(error.value)
+
+
+def test_a_mark_of_a_windows_editor_and_its_line_ends_are_no_content(others):
+    plain = scores(NgramModel(arpa.read(others, PIECES)))
+    for encoding in ("utf-8-sig", "utf-16"):
+        others.write_bytes(OTHERS.strip().replace("\n", "\r\n").encode(encoding))
+        assert scores(NgramModel(arpa.read(others, PIECES))) == plain
+
+
+def test_a_logarithm_that_rounding_lifted_above_zero_is_zero(others):
+    others.write_text(OTHERS.replace("-0.2\tA B", "1e-07\tA B"))
+    assert scores(NgramModel(arpa.read(others, PIECES)), 4, 3)[4] == 0
+
+
+def test_a_token_is_found_in_another_form_of_unicode(others):
+    others.write_text(OTHERS.replace("A", "A\u0301"))
+    pieces = [piece.replace("A", "\u00c1") for piece in PIECES]
+    assert scores(NgramModel(arpa.read(others, pieces)), 3)[4] == pytest.approx(-0.05, abs=1e-5)
+
+
+def test_the_tokens_that_a_file_lacks_are_told(others):
+    assert arpa.read_with_lacking(others, [*PIECES, "C", "D"])[1] == [5, 6]
+    assert arpa.read_with_lacking(others, PIECES)[1] == []
+
+
+@pytest.mark.parametrize("rest", ["\0" * 4165, "\x1b[2J" * 900 + " A B", "A" * 5000 + " B"])
+def test_what_a_damaged_file_holds_is_cut_and_escaped(others, rest):
+    others.write_text(OTHERS.replace("-0.2\tA B", rest))
+    with pytest.raises(UserError, match=r"lm.arpa:17: ") as error:
+        arpa.read(others, PIECES)
+    assert str(error.value).isprintable() and len(str(error.value)) < 300

@@ -55,7 +55,7 @@ def test_states_can_be_reordered():
 
 def test_it_learns_a_sentence_by_heart():
     model = made().train()
-    optimizer = torch.optim.Adam(model.turns["model"], lr=0.02)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(60):
         optimizer.zero_grad()
         model(batch([[1, 2, 3, 4, 4, 1]]))["loss"].backward()

@@ -93,3 +93,8 @@ def test_phones_may_be_digits(tmp_path):
 def test_numbers_that_no_lexicon_has_are_refused_with_their_line(line, told):
     with pytest.raises(UserError, match=f"lexicon.txt:2: {re.escape(told)}"):
         phones.parse(f"a AH0\n{line}\n", "lexicon.txt")
+
+
+def test_only_line_ends_end_a_line_and_words_are_in_one_form(tmp_path):
+    (tmp_path / "lexicon.txt").write_bytes("cafe\u0301 K\u2028EY\r\nB\x0cB\rC K\n".encode())
+    assert phones.read_lexicon(tmp_path / "lexicon.txt") == {"caf\u00e9": [("K", "EY")], "B": [("B",)], "C": [("K",)]}

@@ -26,7 +26,8 @@ LEXICON = {
 def make(kind, texts):
     size = {"bpe": 34, "unigram": 20 if texts is CHINESE else 24}.get(kind)
     if kind == "phone":
-        lexicon = {word: [tuple(word)] for text in texts for word in tokenizer.normalization.words(text)}
+        words = {word for text in texts for word in tokenizer.normalization.words(text)} - {"⁇"}
+        lexicon = {word: [tuple(word)] for word in words}
         return tokenizer.make(texts, kind, lexicon=lexicon)
     return tokenizer.make(texts, kind, size)
 
@@ -55,7 +56,8 @@ def test_loading_gives_what_was_saved(kind, tmp_path):
     read = Tokenizer.load(tmp_path / "tokens")
     assert (read.kind, read.pieces, read.fingerprint()) == (kind, made.pieces, made.fingerprint())
     assert [read.encode(text) for text in ENGLISH] == [made.encode(text) for text in ENGLISH]
-    assert tokenizer.settings_of(tmp_path / "tokens") == {"size": 7}
+    assert tokenizer.is_finished(tmp_path / "tokens", {"size": 7})
+    assert not tokenizer.is_finished(tmp_path / "tokens", {"size": 8})
     assert [path.name for path in tmp_path.iterdir()] == ["tokens"]
 
 
@@ -76,6 +78,12 @@ def test_the_token_list_is_a_piece_and_its_id_a_line(tmp_path):
 
 def test_chinese_characters_need_no_space_token():
     assert "▁" not in make("char", CHINESE).pieces
+
+
+def test_chinese_with_blanks_between_its_words_is_the_same_text():
+    tokens = make("char", CHINESE)
+    assert tokens.encode("打开 厨房 的 灯") == tokens.encode("打开厨房的灯")
+    assert tokens.uncovered("打开 厨房 的 灯") == set()
 
 
 def test_a_smaller_char_list_keeps_the_most_frequent():
@@ -201,3 +209,91 @@ def test_the_size_that_an_error_allows_is_allowed():
             assert tokenizer.make(ENGLISH, kind, allowed).vocab_size == allowed
     with pytest.raises(UserError, match="every transcript is empty"):
         tokenizer.make(["", " "], "char")
+
+
+# One text, however its blanks and accents are written: tab, no-break, ideographic, line separator, next line, the
+# token's own mark; composed and decomposed; with marks that nobody sees.
+ONE_TEXT = ["turn the café light on", *["turn the radio off", "set the volume to seven"] * 3]
+WRITTEN = [
+    "turn\tthe\u00a0café\u3000light  on",
+    " turn\u2028the\x85café\x0clight\x1con\n",
+    "turn▁the▁café▁light▁on",
+    "turn the cafe\u0301 light on",
+    "\ufeffturn the\u200e caf\u00adé\u200b li\x07ght on\u2060",
+    "<s> turn the café light on </s>",
+]
+
+
+@pytest.mark.parametrize("kind", tokenizer.KINDS)
+@pytest.mark.parametrize("written", WRITTEN)
+def test_a_text_is_one_text_however_it_is_written(kind, written):
+    plain, other = make(kind, ONE_TEXT), make(kind, [written, *ONE_TEXT[1:]])
+    assert other.fingerprint() == plain.fingerprint()
+    assert plain.encode(written) == plain.encode(ONE_TEXT[0]) and 1 not in plain.encode(written)
+    assert plain.decode(plain.encode(written)) == ONE_TEXT[0]
+    assert plain.uncovered(written) == set()
+
+
+@pytest.mark.parametrize("kind", tokenizer.KINDS)
+@pytest.mark.parametrize("mark", ["<unk>", "<UNK>", "[unk]", "⁇"])
+def test_an_unknown_word_of_a_transcript_is_one_unknown_token(kind, mark):
+    plain, other = make(kind, ENGLISH), make(kind, [*ENGLISH, mark])
+    assert other.pieces == plain.pieces  # no token is made of it
+    for text in ("turn {} light on", "{} turn the light", "turn the {}", "{}"):
+        ids = plain.encode(text.format(mark))
+        assert ids.count(1) == 1
+        assert plain.decode(ids) == text.format("⁇")
+        assert plain.uncovered(text.format(mark)) == set()
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+def test_names_of_tokens_are_no_tokens_of_a_text(kind):
+    texts = ["<blank> turn the x<blank>y <blank> light on", *ENGLISH] * 5
+    tokens = make(kind, texts)
+    assert 0 not in tokens.encode(texts[0]) and tokens.decode(tokens.encode("<blank> turn on <eps>")) == "turn on"
+
+
+def test_phones_that_are_named_as_tokens_are_refused():
+    with pytest.raises(UserError, match="<unk> is a phone of the lexicon, and a token already; give the phone another"):
+        tokenizer.make(["turn"], "phone", lexicon={"turn": [("<unk>",)]})
+
+
+def test_a_rare_character_is_a_token_and_ends_no_line(tmp_path):
+    tokenizer.make(["a\ue000b"], "char").save(tmp_path / "tokens")
+    assert Tokenizer.load(tmp_path / "tokens").pieces[2:] == ["a", "b", "\ue000"]
+
+
+def test_the_share_of_unknown_tokens_counts_no_blanks():
+    for kind in tokenizer.KINDS:
+        tokens = make(kind, ENGLISH)
+        assert tokens.unknown_share([tokens.encode("TVRN ΩΩΩ XX")]) == 1
+        assert tokens.unknown_share([tokens.encode(text) for text in ENGLISH]) == 0
+    assert tokens.unknown_share([]) == 0
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_to_a_folder_stays_and_is_written_through(tmp_path, there):
+    (tmp_path / "large").mkdir()
+    if there:
+        make("char", CHINESE).save(tmp_path / "large/tokens")
+    (tmp_path / "tokens").symlink_to("large/tokens")
+    make("char", ENGLISH).save(tmp_path / "tokens")
+    assert (tmp_path / "tokens").is_symlink() and not (tmp_path / "large/tokens").is_symlink()
+    assert Tokenizer.load(tmp_path / "large/tokens").pieces == make("char", ENGLISH).pieces
+    assert sorted(path.name for path in (tmp_path / "large").iterdir()) == ["tokens"]
+
+
+def test_a_link_to_itself_is_one_line(tmp_path):
+    (tmp_path / "tokens").symlink_to("tokens")
+    with pytest.raises(UserError, match="tokens: the symbolic link leads to itself; delete it"):
+        make("char", ENGLISH).save(tmp_path / "tokens")
+
+
+def test_tokens_of_before_can_be_read(tmp_path):
+    """Their record had no checksums."""
+    make("char", ENGLISH).save(tmp_path / "tokens")
+    path = tmp_path / "tokens/tokenizer.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in record.items() if k not in ("files", "made_from")} | {"settings": {}}))
+    assert Tokenizer.load(tmp_path / "tokens").pieces == make("char", ENGLISH).pieces
+    assert not tokenizer.is_finished(tmp_path / "tokens", {"size": 7})

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from asrtts.asr.head import BaseHead
 from asrtts.asr.picture import Picture
 from asrtts.config import Settings
 from asrtts.losses.cross_entropy import sequence_cross_entropy
@@ -32,12 +34,11 @@ class Config(Settings):
     tied: bool = False  # one matrix for the embedding and the output: fewer parameters on small data
 
 
-class Head(nn.Module):
+class Head(BaseHead):
     """Transformer decoder. One id more than the tokens have, V, stands for the start and the end of a sentence."""
 
-    views = 1
-    wants_layers = False
     searches = ("beam",)
+    takes_length_bonus = True
 
     def __init__(self, config: Config, enc_dim: int, vocab_size: int) -> None:
         super().__init__()
@@ -65,9 +66,6 @@ class Head(nn.Module):
     def auxiliary(self) -> list[str]:
         """What the loss holds beside the cross-entropy, with its weight."""
         return [f"label smoothing {self.config.label_smoothing:g}"] if self.config.label_smoothing else []
-
-    def refuse_untrainable(self, blocks: int, device: torch.device) -> None:
-        """Nothing to refuse: the loss needs the encoder's output alone, and torch."""
 
     def loss(
         self, enc: Tensor, enc_lens: Tensor, tokens: Tensor, token_lens: Tensor, layers: list[Tensor] | None = None
@@ -100,6 +98,7 @@ class Head(nn.Module):
         self,
         enc: Tensor,
         enc_lens: Tensor,
+        method: Literal["beam"] = "beam",
         beam: int = 10,
         nbest: int = 1,
         length_bonus: float = 0.0,

@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from asrtts.asr.head import BaseHead
 from asrtts.asr.picture import Picture
 from asrtts.config import Count, Settings
 from asrtts.losses.ctc_consistency import consistency
+from asrtts.losses.ctc_lengths import needed_frames
 from asrtts.nn.dropout import Dropout
 from asrtts.registry import UserError
 from asrtts.search.ctc_greedy import ctc_greedy
@@ -32,10 +34,11 @@ class Config(Settings):
     consistency: float = Field(0.0, ge=0.0)  # weight of CR-CTC, 0.2 in the paper; above 0 doubles the batch
 
 
-class Head(nn.Module):
+class Head(BaseHead):
     """Linear projection to token log-probabilities; blank is id 0."""
 
-    searches = ("greedy", "prefix_beam")  # the first is the default
+    searches = ("greedy", "prefix_beam")
+    without_lm = ("greedy",)
 
     def __init__(self, config: Config, enc_dim: int, vocab_size: int) -> None:
         super().__init__()
@@ -115,14 +118,6 @@ class Head(nn.Module):
             return ctc_greedy(self.log_probs(enc), enc_lens)
         return ctc_prefix_beam(self.log_probs(enc), enc_lens, beam, nbest, lm=lm)
 
-    def internal_lm(self, tokens: Tensor, token_lens: Tensor) -> Tensor | None:
-        """None: a frame's token does not depend on the tokens before it."""
-        return None
-
-    def attention(self, enc: Tensor, enc_lens: Tensor, tokens: Tensor) -> Tensor | None:
-        """None: every token is read from one frame, each after the one before."""
-        return None
-
     def picture(self, enc: Tensor, tokens: Tensor) -> Picture:
         """The spikes: posteriors of blank and of each of the tokens (1, U) in every frame of enc (1, T, D)."""
         rows = [0, *dict.fromkeys(tokens[0].tolist())]
@@ -134,12 +129,6 @@ class Head(nn.Module):
         """The one piece to export: enc (B, T, D) -> log-probabilities (B, T, V)."""
         example = torch.zeros(1, 16, self.projection.in_features, device=self.projection.weight.device)
         return {"ctc": (nn.Sequential(self.projection, nn.LogSoftmax(-1)), (example,))}
-
-
-def needed_frames(tokens: Tensor, token_lens: Tensor) -> Tensor:
-    """Frames that CTC needs for (N, U) tokens: one each, and a blank between two equal neighbours."""
-    inside = torch.arange(1, max(1, tokens.shape[1]), device=tokens.device) < token_lens[:, None]
-    return token_lens + ((tokens[:, 1:] == tokens[:, :-1]) & inside).sum(-1)
 
 
 def _ctc(log_probs: Tensor, enc_lens: Tensor, tokens: Tensor, token_lens: Tensor, possible: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from asrtts.asr.head import BaseHead
 from asrtts.asr.picture import Picture
 from asrtts.config import CountOrNone, Settings
 from asrtts.losses.rnnt_backends import rnnt_backend
@@ -43,7 +44,6 @@ class PruneConfig(Settings):
 
 
 class Config(Settings):
-    name: str = "transducer"
     weight: float = Field(1.0, ge=0.0)
     predictor: PredictorConfig = PredictorConfig()
     predictor_dim: int = Field(256, ge=1, le=65536)
@@ -63,10 +63,8 @@ class Config(Settings):
         return self
 
 
-class Head(nn.Module):
-    views = 1
-    wants_layers = False
-    searches = ("greedy", "beam")  # the first is the default
+class Head(BaseHead):
+    searches = ("greedy", "beam")
 
     def __init__(self, config: Config, enc_dim: int, vocab_size: int) -> None:
         super().__init__()
@@ -167,10 +165,6 @@ class Head(nn.Module):
         pred = self.from_predictor(self.predictor(tokens))[:, :-1]
         logits = self.joiner(torch.tanh(pred))[:, :, 1:]
         return logits.float().log_softmax(-1).gather(2, tokens.clamp(min=1)[:, :, None] - 1)[:, :, 0]
-
-    def attention(self, enc: Tensor, enc_lens: Tensor, tokens: Tensor) -> Tensor | None:
-        """None: every token is read from one frame, none before that of the token before."""
-        return None
 
     def picture(self, enc: Tensor, tokens: Tensor) -> Picture:
         """The lattice of enc (1, T, D) and the tokens (1, U): the posterior of each node, and the best path."""

@@ -7,9 +7,10 @@ import itertools
 import pytest
 import torch
 
-from asrtts.asr.heads.ctc import Config, Head, needed_frames
+from asrtts.asr.heads.ctc import Config, Head
 from asrtts.config import build
 from asrtts.losses.ctc_consistency import consistency
+from asrtts.losses.ctc_lengths import needed_frames
 from asrtts.registry import UserError
 
 torch.set_num_threads(1)

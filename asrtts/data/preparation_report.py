@@ -18,11 +18,11 @@ from asrtts.data.utterance import Utterance
 def show(seen: list[Seen], kept: dict[str, list[Utterance]], findings: list[Finding], effects: dict[str, str]) -> None:
     """Print both tables; `effects` is what each kind does in this run."""
     console = Console(width=None if sys.stdout.isatty() else 120, markup=False, highlight=False)
-    console.print(_of_splits(seen, kept))
-    console.print(_of_findings(findings, effects) if findings else "nothing found that would harm")
+    console.print(_splits(seen, kept))
+    console.print(_kinds(findings, effects) if findings else "nothing found that would harm")
 
 
-def _of_splits(seen: list[Seen], kept: dict[str, list[Utterance]]) -> Table:
+def _splits(seen: list[Seen], kept: dict[str, list[Utterance]]) -> Table:
     table = Table("split", box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("found", "kept", "hours", "speakers", "shortest", "median", "longest"):
         table.add_column(title, justify="right")
@@ -35,7 +35,7 @@ def _of_splits(seen: list[Seen], kept: dict[str, list[Utterance]]) -> Table:
     return table
 
 
-def _of_findings(findings: list[Finding], effects: dict[str, str]) -> Table:
+def _kinds(findings: list[Finding], effects: dict[str, str]) -> Table:
     groups = defaultdict(list)
     for finding in findings:
         groups[finding.kind].append(finding)

@@ -14,10 +14,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from asrtts.bin._lm_training import NeuralLm
-from asrtts.config import WANTED, Settings
-from asrtts.experiment import Experiment
-from asrtts.lm.recurrent import Config as RecurrentConfig
+from asrtts.config import WANTED, MembersOf, Settings
+from asrtts.experiment.settings import DEFAULT_TASK, TASKS
 from asrtts.registry import find, names
 from asrtts.text.tokenizer import KINDS
 
@@ -37,16 +35,24 @@ HEAD = ["key", "wanted", "default", "what it is"]
 def page() -> str:
     """Markdown."""
     parts = [ABOUT.format(kinds=", ".join(f"`{kind}`" for kind in KINDS))]
-    parts += sections(Experiment, "", "seed", leave={"encoder", "heads"})
-    for name in names("asrtts.asr.encoders"):
-        config = find("asrtts.asr.encoders", name).Config
-        parts += sections(config, "encoder.", f"encoder: {{name: {name}}}", leave={"name"})
-    for name in names("asrtts.asr.heads"):
-        config = find("asrtts.asr.heads", name).Config
-        parts += sections(config, f"heads.{name}.", f"heads.{name}", leave={"name"})
-    parts += sections(NeuralLm, "", "asrtts lm --neural", leave={"training", "model"})
-    parts += sections(RecurrentConfig, "model.", "asrtts lm --neural: model")
+    for task in sorted(names(TASKS), key=lambda task: (task != DEFAULT_TASK, task)):
+        settings = find(TASKS, task).Settings
+        parts.append(f"\n## task: {task}\n")
+        fields = settings.model_fields.items()
+        members = {key: chosen for key, field in fields if (chosen := members_of(field))}
+        parts += sections(settings, "", "keys of the top", leave=members.keys())
+        for key, chosen in members.items():
+            for name in names(chosen.package):
+                config = find(chosen.package, name).Config
+                prefix = f"{key}.{name}." if chosen.weighted else f"{key}."
+                title = f"{key}.{name}" if chosen.weighted else f"{key}: {{name: {name}}}"
+                parts += sections(config, prefix, title, leave={"name"})
     return "".join(parts)
+
+
+def members_of(field: FieldInfo) -> MembersOf | None:
+    """Which files a field's settings are those of, if they are chosen by name."""
+    return next((extra for extra in field.metadata if isinstance(extra, MembersOf)), None)
 
 
 def sections(kind: type[Settings], prefix: str, title: str, leave: Set[str] = frozenset()) -> Iterator[str]:
@@ -61,7 +67,7 @@ def sections(kind: type[Settings], prefix: str, title: str, leave: Set[str] = fr
     ]
     lines = [f"| {' | '.join(row)} |" for row in (HEAD, *rows)]
     lines.insert(1, "|---" * len(HEAD) + "|")
-    yield "\n".join(["", f"## {title}", "", *([about, ""] if about else []), *(lines if rows else []), ""])
+    yield "\n".join(["", f"### {title}", "", *([about, ""] if about else []), *(lines if rows else []), ""])
     for key, one in below.items():
         if one:
             yield from sections(one, f"{prefix}{key}.", f"{prefix}{key}")

@@ -9,13 +9,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from asrtts import experiment
-from asrtts.bin import _steps, train
-from asrtts.comparison import decodings
-from asrtts.experiment import Experiment, Run
+from asrtts.experiment import decodings, processes
+from asrtts.experiment import settings as experiment_settings
+from asrtts.experiment.fitting import computed_with, say
+from asrtts.experiment.run_folder import Run
+from asrtts.experiment.task_door import open_task
 from asrtts.registry import UserError
 
 OPENING, CLOSING = "[{(", "]})"
@@ -82,19 +84,18 @@ def beside(exp: Path, settings: Sequence[str]) -> Path:
 def check(jobs: Sequence[Job], device: torch.device) -> None:
     """Raises UserError if one cannot be trained, or if its folder holds a run of other settings, data or weights."""
     for job in in_order(jobs):
-        settings, run = experiment.load(job.conf, job.overrides), Run(job.exp)
+        settings, run = experiment_settings.load(job.conf, job.overrides), Run(job.exp)
         with torch.device("meta"):  # shapes, no memory
-            _, _, tokenizer, _ = train.opened(settings, run, device)
+            task = open_task(settings, device)
         if run.is_begun:
-            facts = experiment.hashes_of(settings, tokenizer) | train.computed_with(settings, device)
-            run.check_unchanged(settings, facts | job.init)
+            run.check_unchanged(settings, task.inputs | computed_with(settings, device) | job.init)
             if job.manifest:
                 _refuse_other_search(run, settings)
 
 
-def _refuse_other_search(run: Run, settings: Experiment) -> None:
+def _refuse_other_search(run: Run, settings: Any) -> None:
     """A training goes on under another search, but decoding takes the one that the run began with."""
-    before, now = run.experiment.decoding.model_dump(), settings.decoding.model_dump()
+    before, now = run.settings.decoding.model_dump(), settings.decoding.model_dump()
     for key, value in now.items():
         if before[key] != value:
             raise UserError(
@@ -112,9 +113,9 @@ def run(jobs: Sequence[Job], device: str) -> None:
     for number, job in enumerate(trainings, 1):
         left = remaining(job, device)
         doing = ", ".join(argv[0] for argv in left) or "finished before"
-        train.say(f"{number} of {len(trainings)}: {job.exp}: {doing}")
+        say(f"{number} of {len(trainings)}: {job.exp}: {doing}")
         for argv in left:
-            _steps.verb(argv)
+            processes.verb(argv)
 
 
 def remaining(job: Job, device: str) -> list[list[str]]:

@@ -11,11 +11,10 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
-from asrtts import experiment
-from asrtts.bin import _series
-from asrtts.bin._series import Job
-from asrtts.config import ArgumentParser
-from asrtts.experiment import Experiment
+from asrtts.config import ArgumentParser, Settings
+from asrtts.experiment import jobs as series
+from asrtts.experiment.jobs import Job
+from asrtts.experiment.settings import differences, load
 from asrtts.registry import UserError
 
 SHARED = ("encoder", "features", "augmentation", "batching", "seed", "data")  # all but the heads and their training
@@ -38,13 +37,13 @@ def begun(job: Job, encoder: Sequence[str] | None, varied: Sequence[str], end: s
     if not encoder:
         return job
     conf, exp = encoder
-    folder = _series.beside(Path(exp), shared(varied))
+    folder = series.beside(Path(exp), shared(varied))
     return replace(job, encoder=Job(conf, shared(job.overrides), folder.with_name(folder.name + end), None))
 
 
 def check(jobs: Sequence[Job]) -> None:
     """Raises UserError if a run cannot begin with its encoder, or if two encoders are one or have one folder."""
-    settings = {job: experiment.load(job.conf, job.overrides) for job in _series.in_order(jobs)}
+    settings = {job: load(job.conf, job.overrides) for job in series.in_order(jobs)}
     for job in jobs:
         if job.encoder:
             _refuse_unfit(job, job.encoder, settings)
@@ -56,8 +55,8 @@ def check(jobs: Sequence[Job]) -> None:
         raise UserError(f"{both} would be a run and an encoder to begin with; name another folder behind --encoder")
 
 
-def _refuse_unfit(job: Job, encoder: Job, settings: dict[Job, Experiment]) -> None:
-    for key, here, there in _differences(settings[job], settings[encoder]):
+def _refuse_unfit(job: Job, encoder: Job, settings: dict[Job, Settings]) -> None:
+    for key, here, there in differences(settings[job], settings[encoder]):
         if key.startswith(EQUAL):
             raise UserError(
                 f"{job.conf} cannot begin with the encoder of {encoder.conf}: {key} is {here} here and {there} there; "
@@ -65,8 +64,8 @@ def _refuse_unfit(job: Job, encoder: Job, settings: dict[Job, Experiment]) -> No
             )
 
 
-def _refuse_confused(one: Job, other: Job, settings: dict[Job, Experiment]) -> None:
-    unequal = _differences(settings[one], settings[other])
+def _refuse_confused(one: Job, other: Job, settings: dict[Job, Settings]) -> None:
+    unequal = differences(settings[one], settings[other])
     if one.exp == other.exp and unequal:
         key, first, second = unequal[0]
         raise UserError(
@@ -77,10 +76,3 @@ def _refuse_confused(one: Job, other: Job, settings: dict[Job, Experiment]) -> N
             f"{one.exp} and {other.exp} would be the same encoder, trained twice; leave out the settings that "
             f"{one.conf} has already, and write the others alike"
         )
-
-
-def _differences(one: Experiment, other: Experiment) -> list[tuple[str, object, object]]:
-    """The keys that differ, with both values."""
-    first, second = (experiment.flat(each.model_dump(mode="json")) for each in (one, other))
-    keys = dict.fromkeys((*first, *second))
-    return [(key, first.get(key), second.get(key)) for key in keys if first.get(key) != second.get(key)]

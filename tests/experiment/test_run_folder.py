@@ -11,34 +11,44 @@ from pathlib import Path
 import pytest
 import torch
 
-from asrtts import config, experiment
+from asrtts import config
 from asrtts.data import features
 from asrtts.data.batching import Index
-from asrtts.experiment import Run, facts_of, load
+from asrtts.experiment.fitting import facts_of
+from asrtts.experiment.run_folder import Run
+from asrtts.experiment.settings import load
 from asrtts.registry import UserError
+from asrtts.tasks import recognition
 from asrtts.text.tokenizer import Tokenizer, make
 from asrtts.training import checkpoint, cost_model
+from asrtts.training.trainer import HARMLESS
 
 STATISTICS = features.Statistics(torch.zeros(20), torch.ones(20))
 
 
 def facts(settings, tokens: Tokenizer | None = None):
-    tokenizer = tokens or Tokenizer.load(Path(settings.data.tokens))
-    return facts_of(settings, tokenizer, Run("none").build_model(settings, tokenizer.vocab_size))
+    task = recognition.open(settings, torch.device("cpu"))
+    if tokens:
+        task.inputs["tokens_hash"] = tokens.fingerprint()
+    return facts_of(settings, task)
+
+
+def assets(settings) -> dict:
+    return {"tokens": Tokenizer.load(Path(settings.data.tokens)), "cmvn.json": STATISTICS}
 
 
 @pytest.fixture
 def begun(tones: Path, tmp_path: Path) -> Run:
     settings = load(tones / "conf/ctc.yaml")
     run = Run(tmp_path / "exp")
-    run.begin(settings, Tokenizer.load(Path(settings.data.tokens)), STATISTICS, facts(settings))
+    run.begin(settings, assets(settings), facts(settings))
     return run
 
 
 def test_the_folder_alone_gives_the_experiment_again(tones, begun):
-    assert begun.experiment == load(tones / "conf/ctc.yaml")
-    assert begun.tokenizer.fingerprint() == begun.facts()["tokens_hash"]
-    assert torch.equal(begun.statistics.std, STATISTICS.std)
+    assert begun.settings == load(tones / "conf/ctc.yaml")
+    assert Tokenizer.load(begun.folder / "tokens").fingerprint() == begun.facts()["tokens_hash"]
+    assert torch.equal(recognition.load_statistics(begun, begun.settings).std, STATISTICS.std)
     assert begun.facts()["parameters"] > 1000 and begun.facts()["seed"] == 1
 
 
@@ -59,7 +69,9 @@ def test_the_folder_alone_gives_the_experiment_again(tones, begun):
 )
 def test_a_changed_setting_is_refused_by_its_key(tones, begun, setting):
     settings = load(tones / "conf/ctc.yaml", [setting])
-    with pytest.raises(UserError, match=rf"began with {setting.partition('=')[0]}.*--restart") as error:
+    with pytest.raises(
+        UserError, match=rf"cannot resume: {setting.partition('=')[0]}[.a-z_]* was .* and is .* now.*--restart"
+    ) as error:
         begun.check_unchanged(settings, begun.facts())
     assert "\n" not in str(error.value)
 
@@ -75,7 +87,9 @@ def test_another_precision_or_device_is_refused_while_there_is_something_to_comp
     config.dump(settings, begun.folder / "config.yaml")
     begun.record(**{"precision": "bf16", "device": "cpu", key: began})
     now = {**begun.facts(), key: here}
-    with pytest.raises(UserError, match=f"began with {key} {began}, now it is {here}; .* Say {way} .*--restart"):
+    with pytest.raises(
+        UserError, match=f"cannot resume: {key} was {began} at the start and is {here} now; add {way} .*--restart"
+    ):
         begun.check_unchanged(settings, now)
     begun.check_unchanged(load(tones / "conf/ctc.yaml", ["training.precision=bf16"]), begun.facts())  # the way out
     begun.record(updates=12)
@@ -87,7 +101,7 @@ def test_another_head_is_refused(tones, begun):
         begun.check_unchanged(load(tones / "conf/hybrid.yaml"), begun.facts())
 
 
-@pytest.mark.parametrize("setting", [*(f"training.{key}=3" for key in experiment.HARMLESS), "decoding.beam=3"])
+@pytest.mark.parametrize("setting", [*(f"training.{key}=3" for key in HARMLESS), "decoding.beam=3"])
 def test_a_setting_that_does_not_change_the_result_may_change(tones, begun, setting):
     if setting == "training.tensorboard=3":
         setting = "training.tensorboard=true"
@@ -136,7 +150,7 @@ def test_a_family_is_what_differs_in_the_seed_only(tones):
 def test_a_kill_while_a_run_begins_leaves_no_run(tones, tmp_path, call):
     """os.replace puts tokens, run.json and config.yaml in place; each time the process is killed just before."""
     settings = load(tones / "conf/ctc.yaml")
-    tokenizer, about = Tokenizer.load(Path(settings.data.tokens)), facts(settings)
+    kept, about = assets(settings), facts(settings)
     run = Run(tmp_path / "exp")
     pid = os.fork()
     if pid == 0:
@@ -149,11 +163,11 @@ def test_a_kill_while_a_run_begins_leaves_no_run(tones, tmp_path, call):
             real(*args)
 
         os.replace = dying
-        run.begin(settings, tokenizer, STATISTICS, about)
+        run.begin(settings, kept, about)
         os._exit(0)
     assert os.WIFSIGNALED(os.waitpid(pid, 0)[1])
     assert not run.is_begun
-    run.begin(settings, tokenizer, STATISTICS, about)
+    run.begin(settings, kept, about)
     assert run.is_begun and run.facts() == about
 
 
@@ -182,8 +196,7 @@ def test_a_place_that_cannot_be_written_is_one_line(tones, tmp_path):
     (tmp_path / "file").write_text("")
     settings = load(tones / "conf/ctc.yaml")
     with pytest.raises(UserError, match="file/exp: cannot be written") as error:
-        tokenizer = Tokenizer.load(Path(settings.data.tokens))
-        Run(tmp_path / "file" / "exp").begin(settings, tokenizer, STATISTICS, {})
+        Run(tmp_path / "file" / "exp").begin(settings, assets(settings), {})
     assert "\n" not in str(error.value)
 
 
@@ -193,44 +206,44 @@ def test_a_folder_that_is_no_run_names_those_beside_it(begun):
 
 
 def weights(begun: Run, path: Path, *overrides: str, conf: str = "") -> Path:
-    settings = load(conf, list(overrides)) if conf else begun.experiment
-    model = begun.build_model(settings, begun.tokenizer.vocab_size)
+    settings = load(conf, list(overrides)) if conf else begun.settings
+    model = recognition.build_model(settings, Tokenizer.load(begun.folder / "tokens").vocab_size)
     checkpoint.save_weights(path, {key: value.detach() for key, value in model.state_dict().items()})
     return path
 
 
 def test_weights_that_are_not_there_say_how_they_are_made(begun):
     with pytest.raises(UserError, match="model.safetensors: no such weights; `asrtts average"):
-        begun.load_model()
+        begun.load()
     weights(begun, begun.folder / "snapshots/00000100.safetensors")
     with pytest.raises(UserError, match="did you mean 'snapshots/00000100'"):
-        begun.load_model("snapshots/0000100")
-    assert not begun.load_model("snapshots/00000100").training
+        begun.load("snapshots/0000100")
+    assert not begun.load("snapshots/00000100").model.training
 
 
 def test_a_model_that_no_memory_holds_is_one_line(tones, monkeypatch):
     def refuse(*_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 3600000000000 bytes.")
 
-    monkeypatch.setattr(experiment, "AsrModel", refuse)
+    monkeypatch.setattr(recognition, "AsrModel", refuse)
     with pytest.raises(UserError, match=r"one layer .* wants 3600.0 GB, more than there are; lower encoder.dim"):
-        Run("none").build_model(load(tones / "conf/ctc.yaml"), 5)
+        recognition.build_model(load(tones / "conf/ctc.yaml"), 5)
 
 
 def test_a_model_of_many_layers_is_refused_before_it_fills_the_memory(tones, monkeypatch):
     monkeypatch.setattr(cost_model, "free", lambda device: 10_000_000)
     settings = load(tones / "conf/ctc.yaml", ["encoder.layers=1000", "encoder.dim=64"])
     with pytest.raises(UserError, match=r"weights .* want more than the 0.0 GB that are free; lower encoder.dim or"):
-        Run("none").build_model(settings, 5)
+        recognition.build_model(settings, 5)
     monkeypatch.undo()
-    assert Run("none").build_model(load(tones / "conf/ctc.yaml"), 5)  # nothing is counted any more
+    assert recognition.build_model(load(tones / "conf/ctc.yaml"), 5)  # nothing is counted any more
 
 
 def test_damaged_weights_are_one_line(begun):
     path = weights(begun, begun.folder / "model.safetensors")
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match="model.safetensors: damaged") as error:
-        begun.load_model()
+        begun.load()
     assert "\n" not in str(error.value)
 
 
@@ -238,7 +251,7 @@ def test_damaged_weights_are_one_line(begun):
 def test_weights_of_other_settings_are_one_line(tones, begun, overrides):
     weights(begun, begun.folder / "model.safetensors", *overrides, conf=tones / "conf/ctc.yaml")
     with pytest.raises(UserError, match="model.safetensors: does not fit .*config.yaml") as error:
-        begun.load_model()
+        begun.load()
     assert "\n" not in str(error.value)
 
 
@@ -252,7 +265,7 @@ def test_a_damaged_run_json_is_one_line(begun, content):
 def test_statistics_of_other_features_are_refused(begun):
     (begun.folder / "cmvn.json").write_text('{"mean": [1.0], "std": [1.0]}')  # torch would use it for every bin
     with pytest.raises(UserError, match=r"cmvn.json: statistics of 1 bins, features.num_bins is \d+; train again"):
-        begun.statistics  # noqa: B018
+        recognition.load_statistics(begun, begun.settings)
 
 
 def test_an_utterance_too_short_for_the_encoder_is_named(tones, begun, tmp_path):
@@ -260,22 +273,22 @@ def test_an_utterance_too_short_for_the_encoder_is_named(tones, begun, tmp_path)
     lines[2]["seconds"] = 0.06
     path = tmp_path / "short.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    model = begun.build_model(begun.experiment, begun.tokenizer.vocab_size)
-    experiment.refuse_too_short(Index(tones / "data/test"), begun.experiment.features, model)
+    model = recognition.build_model(begun.settings, 10)
+    recognition.refuse_too_short(Index(tones / "data/test"), begun.settings.features, model)
     with pytest.raises(UserError, match="utterance test-2 lasts 0.060 s, too short"):
-        experiment.refuse_too_short(Index(path), begun.experiment.features, model)
+        recognition.refuse_too_short(Index(path), begun.settings.features, model)
     lines[2]["seconds"] = 0.08  # long enough as it is, but not twice as fast
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    experiment.refuse_too_short(Index(path), begun.experiment.features, model)
+    recognition.refuse_too_short(Index(path), begun.settings.features, model)
     with pytest.raises(UserError, match="utterance test-2"):
-        experiment.refuse_too_short(Index(path), begun.experiment.features, model, fastest=2.0)
+        recognition.refuse_too_short(Index(path), begun.settings.features, model, fastest=2.0)
 
 
 def test_a_run_that_lost_its_run_json_does_not_go_on(tones, begun):
     facts = begun.facts()
     (begun.folder / "run.json").unlink()
     with pytest.raises(UserError, match=r"run\.json: not there, and nothing else says which data and tokens"):
-        begun.check_unchanged(load(tones / "conf/ctc.yaml"), facts)
+        Run(begun.folder).check_unchanged(load(tones / "conf/ctc.yaml"), facts)
 
 
 def test_a_run_goes_on_from_the_weights_that_it_began_with(tones, begun):

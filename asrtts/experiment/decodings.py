@@ -1,4 +1,4 @@
-"""What `asrtts train` and `decode` wrote of an experiment, as `score` and `compare` read it."""
+"""What `asrtts decode` wrote into a run folder, and what run.json says, as `score` and `compare` read them."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ class DecodeCost(DecodeSummary):
     peak_gpu_memory_mb: NonNegativeFloat | None = None
 
 
-class Run(Record):
+class RunFacts(Record):
     parameters: NonNegativeInt | None = None
     train_minutes: NonNegativeFloat | None = None
     seed: int | None = None
     family: str | None = None  # runs that differ in their seed only share it
 
 
-class RunCost(Run):
+class RunCost(RunFacts):
     updates: NonNegativeInt | None = None
     encoder_hash: str | None = None
     init: str = "random weights"

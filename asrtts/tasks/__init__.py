@@ -1,0 +1,1 @@
+"""What can be trained: each file gives `Settings`, `open(settings, device)`, `load(run)`: experiment/task_door.py."""
