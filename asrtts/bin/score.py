@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from asrtts import storage
-from asrtts.bin import _score_table
+from asrtts.comparison import score_table
 from asrtts.config import ArgumentParser, Made, build
 from asrtts.data.utterance import Utterance
 from asrtts.experiment import decodings
@@ -47,29 +47,33 @@ def main(argv: list[str]) -> None:
     read = [(exp, name, _hypotheses(exp, name, utterances), *_settings(exp, name)) for exp in exps for name in names]
     scores = []
     for exp, name, hyps, summary, run in read:
+        refs = [utterance.text for utterance in utterances.values()]
+        unknown = error_rate.count_unknown(refs)
+        texts = error_rate.without_unknown(refs, [hyps[utt_id] for utt_id in utterances])
         folder, levels = exp / "score" / name, _levels(exp)
         label = decodings.label(exp, exps) + (f":{name}" if len(names) > 1 and name != on else "")  # as compare has it
         score = {"system": label, "on": on, "name": name, "utterances": len(utterances)}
-        score |= {level: _score(exp, folder / level, split, utterances, hyps) for level, split in levels.items()}
+        score |= {"unknown_words": unknown}
+        score |= {level: _score(exp, folder / level, split, utterances, *texts) for level, split in levels.items()}
         score |= {"decode": summary.model_dump(), "run": run.model_dump()}
         if run.family is not None and len(names) > 1:
             score["run"]["family"] = f"{run.family} {name}"  # a mean is over seeds, not over ways to decode
         storage.write(folder / "score.json", _json(score))
         scores.append(score)
-    families = _score_table.families(scores)
+    families = score_table.families(scores)
     if args.json:
         print(_json({"on": on, "systems": scores, "families": families}), end="")
         return
-    _score_table.show(scores, families)
+    score_table.show(scores, families)
     where = names[0] if len(names) == 1 else "<name>"
     print(f"alignments: {exps[0] if len(exps) == 1 else '<exp>'}/score/{where}/{{{','.join(levels)}}}/result.txt")
 
 
 def _hypotheses(exp: Path, name: str, utterances: dict[str, Utterance]) -> dict[str, str]:
     """The decoded text of every utterance of the manifest, no more and no less."""
-    found = decodings.lines(exp, name, utterances)
-    decodings.refuse_missing(exp, name, utterances, found)
-    return {utt_id: line.hyp for utt_id, line in found.items()}
+    lines = decodings.lines(exp, name, utterances)
+    decodings.refuse_missing(exp, name, utterances, lines)
+    return {utt_id: line.hyp for utt_id, line in lines.items()}
 
 
 def _settings(exp: Path, name: str) -> tuple[decodings.DecodeSummary, decodings.RunFacts]:
@@ -94,15 +98,15 @@ def _score(
     folder: Path,
     split: Callable[[str], Sequence[str]],
     utterances: dict[str, Utterance],
-    hyps: dict[str, str],
+    refs: Sequence[str],
+    hyps: Sequence[str],
 ) -> dict[str, Any]:
     """Align at one level, write sclite's files, and return the sums."""
-    refs = [list(split(u.text)) for u in utterances.values()]
-    found = [list(split(hyps[utt_id])) for utt_id in utterances]
-    edits = error_rate.align(refs, found)
+    sides = [[list(split(text)) for text in texts] for texts in (refs, hyps)]
+    edits = error_rate.align(*sides)
     scored = [
         Scored(u.utt_id, u.speaker or decodings.NO_SPEAKER, ref, hyp, edit)
-        for u, ref, hyp, edit in zip(utterances.values(), refs, found, edits, strict=True)
+        for u, ref, hyp, edit in zip(utterances.values(), *sides, edits, strict=True)
     ]
     storage.write(folder / "ref.trn", trn(scored, "ref"))
     storage.write(folder / "hyp.trn", trn(scored, "hyp"))

@@ -43,7 +43,7 @@ def scored(
         ]
         for split in (error_rate.words, error_rate.characters)
     )
-    wer, cer, unit, pairs = measuring.judged(words, characters, [u.speaker for u in utterances])
+    wer, cer, unit, pairs = measuring.judged(words, characters, utterances)
     systems = [
         {
             **{"name": v.name, "conf": v.conf, "settings": list(v.overrides), "wer": wer[i], "cer": cer[i]},
@@ -74,7 +74,8 @@ def _hypotheses(exp: Path, fold: Fold) -> list[str]:
 
 
 def _edits(utterances: Sequence[Utterance], hyps: Sequence[str], split: Callable[[str], Sequence[str]]) -> list[str]:
-    return error_rate.align([split(u.text) for u in utterances], [split(hyp) for hyp in hyps])
+    texts = error_rate.without_unknown([u.text for u in utterances], hyps)
+    return error_rate.align(*([split(text) for text in side] for side in texts))
 
 
 def _percent(system: Outputs, fold_of: Sequence[int], number: int) -> float | None:

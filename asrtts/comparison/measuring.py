@@ -30,12 +30,13 @@ class Missing(str):
 
 
 def judged(
-    words: Sequence[Outputs], characters: Sequence[Outputs], speakers: Sequence[str]
+    words: Sequence[Outputs], characters: Sequence[Outputs], utterances: Sequence[Utterance]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str, list[dict[str, Any]]]:
     """The rates in words and in characters, in which of both the pairs are counted, and the pairs."""
+    speakers = [utterance.speaker for utterance in utterances]
     known = speakers if all(speakers) and len(set(speakers)) > 1 else None
     wer, cer = rates(words, known), rates(characters, known)
-    unit = error_rate.judged_by(wer[0]["ref"], cer[0]["ref"], len(speakers))
+    unit = error_rate.judged_by([utterance.text for utterance in utterances])
     systems = characters if unit == "characters" else words
     drawn = verdict.resampled(systems), verdict.resampled(systems, known) if known else None
     return wer, cer, unit, verdict.pairs(systems, *drawn, unit)
@@ -187,7 +188,11 @@ def joined(values: Sequence[float | Missing], over: Callable[[list[float]], floa
 def search_steps(lines: Sequence[Line]) -> float | Missing:
     """Mean over the utterances, as the search counted them."""
     steps = [line.steps for line in lines if line.steps is not None]
-    return statistics.fmean(steps) if len(steps) == len(lines) else Missing("decoded by an older asrtts; decode again")
+    return (
+        statistics.fmean(steps)
+        if len(steps) == len(lines)
+        else Missing("decoded by an older asrtts; decode again with --restart")
+    )
 
 
 def emission_delay(
@@ -208,11 +213,18 @@ def emission_delay(
     times = emission.word_times if split is error_rate.words else emission.character_times
     found: list[float] = []
     for member, edits in zip(system.members, judged.edits, strict=True):
-        lines = decodings.lines(member.exp, member.decoding, utterances, decodings.TimedLine)
+        # Not `decodings.lines`: these are the references that are scored, some utterances or words may be left out.
+        timed = decodings.again(member.exp, member.decoding, utterances, decodings.TimedLine)
+        lines = {line.utt_id: line for line in timed if line.utt_id in ends}
         for (utt_id, known), edit in zip(ends.items(), edits, strict=True):
             emitted = times((piece.token, piece.time) for piece in lines[utt_id].tokens)
             units = split(lines[utt_id].hyp)
-            if known and [unit for unit in units if unit != error_rate.SPACE] == [unit for unit, _ in emitted]:
+            whole = len(units) == len(edit) - edit.count(error_rate.DELETED)  # no word was left out as <unk>
+            if (
+                known
+                and whole
+                and [unit for unit in units if unit != error_rate.SPACE] == [unit for unit, _ in emitted]
+            ):
                 left = iter(emitted)
                 found += emission.delays(edit, known, [None if u == error_rate.SPACE else next(left)[1] for u in units])
     if not found:

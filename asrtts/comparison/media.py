@@ -109,7 +109,7 @@ def _wave(utterance: Utterance, config: features.Config) -> np.ndarray | Missing
 
 def _lines(member: Member, utterances: Sequence[Utterance]) -> list[decodings.TimedLine]:
     wanted = {utterance.utt_id for utterance in utterances}
-    every = decodings.again(member.exp, member.decoding, decodings.TimedLine)
+    every = decodings.again(member.exp, member.decoding, wanted, decodings.TimedLine)
     lines = {line.utt_id: line for line in every if line.utt_id in wanted}
     return [lines[utterance.utt_id] for utterance in utterances]
 

@@ -38,11 +38,15 @@ Properties = dict[str, Any]
 @torch.no_grad()
 def measure(member: Member, utterances: Sequence[Utterance]) -> Properties | Missing:
     """Everything that is measured on the model of a run; the reason, where its weights or the audio are not there."""
+    feature = member.settings.features
     try:
         recognizer = Run(member.exp).load(member.summary.get("weights", "model"))
         model, tokenizer, decoding = recognizer.model, recognizer.tokenizer, member.search
-        sample = _sample(utterances)
-        waves = [audio.read(u, member.settings.features.sample_rate) for u in sample]
+        lasting = [u for u in utterances if model.encoder.out_lens(_frames(feature, u)) > 0]
+        if not lasting:
+            return Missing("no utterance is long enough for a frame of the encoder")
+        sample = _sample(lasting)
+        waves = [audio.read(u, feature.sample_rate) for u in sample]
     except UserError as error:
         return Missing(str(error))
     try:
@@ -51,10 +55,7 @@ def measure(member: Member, utterances: Sequence[Utterance]) -> Properties | Mis
         lms = Missing(str(error))
     seconds = sum(u.seconds for u in sample)
     lengths = [len(tokenizer.encode(u.text)) for u in utterances]
-    feature = member.settings.features
-    frames = [
-        int(model.encoder.out_lens(num_frames(feature, int(u.seconds * feature.sample_rate)))) for u in utterances
-    ]
+    frames = [max(0, int(model.encoder.out_lens(_frames(feature, utterance)))) for utterance in utterances]
     found: Properties = {"frames": statistics.fmean(frames), "tokens": statistics.fmean(lengths)}
     found |= {"sample": [u.utt_id for u in sample], "sample_seconds": seconds}
     looks: list[tuple[float, float, int]] = []
@@ -75,6 +76,10 @@ def measure(member: Member, utterances: Sequence[Utterance]) -> Properties | Mis
     found |= _alignment(looks)
     texts = [tokens for u in utterances[:TEXTS] if (tokens := tokenizer.encode(u.text))]
     return found | _internal_lm(model.leader(decoding), texts, tokenizer.vocab_size)
+
+
+def _frames(feature: features.Config, utterance: Utterance) -> int:
+    return num_frames(feature, int(utterance.seconds * feature.sample_rate))
 
 
 def counted(call: Any, *inputs: Any) -> tuple[float, Any]:

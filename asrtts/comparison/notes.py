@@ -19,6 +19,7 @@ def notes(comparison: dict[str, Any]) -> list[str]:
     if comparison["utterances_left_out"]:
         whole = comparison["utterances"] + comparison["utterances_left_out"]
         found.append(f"Only {comparison['utterances']} of the {whole} utterances: the others were not decoded by all.")
+    found += _of_too_little(comparison)
     for system in systems:
         for run in system["runs"]:
             if run["empty_hypotheses"]:
@@ -40,6 +41,18 @@ def notes(comparison: dict[str, Any]) -> list[str]:
     return [*found, *_of_computers(systems), *_of_costs(systems)]
 
 
+def _of_too_little(comparison: dict[str, Any]) -> list[str]:
+    """What the references have too little of."""
+    lines = []
+    if comparison["unknown_words"]:
+        lines.append(f"Words of the references that are <unk>, left out of the errors: {comparison['unknown_words']}.")
+    if not comparison["words"]:
+        lines.append("No error rate: the references hold no words. What was decoded is counted as inserted.")
+    elif comparison["systems"][0]["wer"]["interval_95"] is None:
+        lines.append("No interval by utterance: one utterance alone has words.")
+    return lines
+
+
 def of_pairs(comparison: dict[str, Any]) -> list[str]:
     pairs = comparison["pairs"]
     tested = [pair for pair in pairs if pair["p"] is not None]
@@ -51,7 +64,11 @@ def of_pairs(comparison: dict[str, Any]) -> list[str]:
     }
     used = " or ".join(tests[test] for test in tests if any(pair["test"] == test for pair in tested))
     corrected = f", after Holm's correction over {len(tested)} pairs" if len(tested) > 1 else ""
-    by = "" if comparison["judged_by"] == "words" else " Pairs are judged by characters, since no text has a blank."
+    by = (
+        ""
+        if comparison["judged_by"] == "words"
+        else " Pairs are judged by characters: most of the text is in a script without blanks."
+    )
     seeds = any(pair["test"] == "over_seeds" and pair["paired"] for pair in tested)
     paired = " Runs of one seed that began with the same weights are paired." if seeds else ""
     return [f"p: {used}{corrected}.{paired} Brackets: 95 %.{by}"]

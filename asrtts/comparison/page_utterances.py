@@ -41,7 +41,7 @@ def rows(
     `id`, `speaker`, `seconds`, `ref`, `said` (of every system's first run: [hypothesis, edits], 0 where it is the
     reference), `errors` (of every system, of each run), `sure` (of every system, or null). Tokens stand between blanks.
     """
-    sure = [_confidences(system.members[0]) for system in systems]
+    sure = [_confidences(system.members[0], utterances) for system in systems]
     found = []
     for number, (utt_id, utterance) in enumerate(utterances.items()):
         ref = " ".join(split(utterance.text))
@@ -75,9 +75,9 @@ def uncertainty(row: Row) -> float:
     return statistics.fmean(known) if known else 0.0
 
 
-def _confidences(member: Member) -> dict[str, float]:
+def _confidences(member: Member, utterances: dict[str, Utterance]) -> dict[str, float]:
     found = {}
-    for line in decodings.again(member.exp, member.decoding, SureLine):
+    for line in decodings.again(member.exp, member.decoding, utterances, SureLine):
         if (confidence := line.confidence) is not None:
             found[line.utt_id] = round(confidence, 4)
     return found

@@ -7,6 +7,7 @@ well as by its colour; the colours are Okabe and Ito's, a shade darker where whi
 from __future__ import annotations
 
 import io
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -81,8 +82,9 @@ def read(exp: Path) -> tuple[Curve, Curve] | Missing:
                 errors.append((float(event["update"]), 100 * float(event["validation"]["error"])))
             elif "loss" in event:
                 losses.append((float(event["update"]), float(event["loss"])))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             continue  # half a line, written as the process was killed
+    losses, errors = ([point for point in curve if all(map(math.isfinite, point))] for curve in (losses, errors))
     if not losses and not errors:
         return Missing(f"{LOG} holds no update")
     return _averaged(losses), errors
@@ -102,12 +104,13 @@ def _lines(axes: Any, lines: Sequence[tuple[int, str, Curve]], label: str) -> No
         shown = None if name in named else name  # further seeds look alike
         named.add(name)
         axes.plot(x, y, label=shown, markevery=max(1, len(x) // 6), linewidth=1.4, markersize=5, **style(number))
-    low, high = sorted(y for _, _, curve in lines for _, y in curve)[:: max(1, sum(len(c) for *_, c in lines) - 1)][:2]
+    values = [value for _, _, curve in lines for _, value in curve]
+    low, high = min(values), max(values)
     if low > 0 and high > 20 * low:
         axes.set_yscale("log")
         _plain(axes.yaxis)
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=min(0, low), top=None if high > 0 else 1)
     axes.set_xlabel("updates")
     axes.set_ylabel(label)
 
@@ -180,8 +183,8 @@ def _scatter(axes: Any, points: Sequence[Point], x: str, y: str) -> None:
         axes.set_xscale("log")
         _plain(axes.xaxis)
     else:
-        axes.set_xlim(left=0, right=1.1 * dearest)
-    axes.set_ylim(bottom=0)
+        axes.set_xlim(left=0, right=1.1 * dearest or 1)
+    axes.set_ylim(bottom=0, top=None if any(error for *_, error, _ in points) else 1)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
 
@@ -224,6 +227,7 @@ def _svg(draw: Callable[[Any], None], heading: str) -> str:
     settings = {
         **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), INK),
         **{"svg.fonttype": "none", "svg.hashsalt": heading, "font.size": 10, "axes.grid": True, "grid.alpha": 0.15},
+        "text.parse_math": False,  # a name may have dollar signs
         **{"grid.color": INK, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False},
     }
     with matplotlib.rc_context(settings):

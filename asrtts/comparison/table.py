@@ -21,12 +21,12 @@ Section = tuple[str, list[Row]]
 def show(comparison: Comparison, console: Console | None = None) -> None:
     """Print it: as wide as fits in a terminal, plain and never cut in a file or a pipe."""
     console = uncut(console)
-    console.print(title(comparison))
+    console.print(Text(title(comparison)))  # a name may have brackets, which a plain string would lose as mark-up
     names = [system["name"] for system in comparison["systems"]]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("")
     for name in names:
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(Text(name), justify="right", overflow="fold")
     for heading, rows in sections(comparison):
         table.add_row(Text(heading, style="bold"))
         for label, cells in rows:

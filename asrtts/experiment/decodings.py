@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -118,29 +119,42 @@ def lines(exp: Path, name: str, utterances: dict[str, Utterance], kind: type[Kin
     path = decoded(exp, name)
     found: dict[str, Kind] = {}
     changed = 0
-    with open(path, "rb") as texts:
-        for number, text in enumerate(texts, 1):
-            line = build(kind, _parse(text, f"{path}:{number}"), f"{path}:{number}")
-            if line.utt_id in found:
-                raise UserError(f"{path}:{number}: utterance '{line.utt_id}' stands there twice; decode it again")
-            if line.utt_id not in utterances:
-                raise UserError(
-                    f"{path}:{number}: utterance '{line.utt_id}' is not in the manifest; name that of this decoding, "
-                    "or decode it again"
-                )
-            found[line.utt_id] = line
-            changed += line.ref is not None and line.ref.split() != utterances[line.utt_id].text.split()
+    for number, line in _numbered(path, utterances, kind):
+        if line.utt_id in found:
+            raise UserError(f"{path}:{number}: utterance '{line.utt_id}' stands there twice; decode it again")
+        if line.utt_id not in utterances:
+            raise UserError(
+                f"{path}:{number}: utterance '{line.utt_id}' is not in the manifest; name that of this decoding, "
+                "or decode it again"
+            )
+        found[line.utt_id] = line
+        changed += line.ref is not None and line.ref.split() != utterances[line.utt_id].text.split()
     if changed:
         warn(f"{path}: {changed} references differ from the manifest's text; the manifest's is used")
     return found
 
 
-def again(exp: Path, name: str, kind: type[Kind]) -> Iterator[Kind]:
+def again(exp: Path, name: str, utt_ids: Iterable[str], kind: type[Kind]) -> Iterator[Kind]:
     """Once more, with more of each line: those that `lines` found to be sound."""
-    path = decoded(exp, name)
+    yield from (line for _, line in _numbered(decoded(exp, name), utt_ids, kind))
+
+
+def _numbered(path: Path, utt_ids: Iterable[str], kind: type[Kind]) -> Iterator[tuple[int, Kind]]:
+    """The lines with their numbers, each with its utt_id as the manifest spells it.
+
+    A letter with an accent has two forms in Unicode.
+    """
+    own = set(utt_ids)
+    composed = {unicodedata.normalize("NFC", utt_id): utt_id for utt_id in own}
     with open(path, "rb") as texts:
         for number, text in enumerate(texts, 1):
-            yield build(kind, _parse(text, f"{path}:{number}"), f"{path}:{number}")
+            if not text.strip():
+                continue
+            line = build(kind, _parse(text, f"{path}:{number}"), f"{path}:{number}")
+            if line.utt_id not in own:
+                utt_id = composed.get(unicodedata.normalize("NFC", line.utt_id), line.utt_id)
+                line = line.model_copy(update={"utt_id": utt_id})
+            yield number, line
 
 
 def refuse_undecoded(exp: Path, name: str) -> None:

@@ -125,7 +125,9 @@ def record(
     utterance: Utterance, nbest: list[Hypothesis], tokenizer: Tokenizer, frame_seconds: float, method: str
 ) -> dict[str, Any]:
     """The output line of one utterance; times are seconds from its start."""
-    best = nbest[0]
+    best, texts = nbest[0], dict[str, float]()
+    for hypothesis in nbest:  # different tokens may be one text
+        texts.setdefault(tokenizer.decode(hypothesis.tokens), hypothesis.score)
     return {
         "utt_id": utterance.utt_id,
         "ref": utterance.text,
@@ -139,7 +141,7 @@ def record(
             }
             for token, frame, confidence in zip(best.tokens, best.frames, best.confidences, strict=True)
         ],
-        "nbest": [{"text": tokenizer.decode(h.tokens), "score": round(h.score, 5)} for h in nbest],
+        "nbest": [{"text": text, "score": round(score, 5)} for text, score in texts.items()],
         "steps": best.steps,
         "seconds": utterance.seconds,
         "speaker": utterance.speaker,

@@ -116,9 +116,9 @@ def errors(
         nbests = model.search_encoded(batch.enc, batch.enc_lens, decoding, lms)
         for row, nbest in zip(batch.rows, nbests, strict=True):
             hyps[row] = tokenizer.decode(nbest[0].tokens)
-    rates, lengths = {}, []
+    refs, hyps = error_rate.without_unknown(refs, hyps)
+    rates = {}
     for rate, split in (("wer", error_rate.words), ("cer", error_rate.characters)):
         total = error_rate.tally(error_rate.align([split(r) for r in refs], [split(h) for h in hyps]))
         rates[rate] = round(100 * total.errors / max(total.ref, 1), 4)
-        lengths.append(total.ref)
-    return rates, error_rate.judged_by(*lengths, len(refs))
+    return rates, error_rate.judged_by(refs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -10,6 +11,21 @@ import numpy as np
 
 # What stands for a blank where every character is a token; reports are split at blanks.
 SPACE = "<space>"
+
+# A word that the transcriber did not understand, in each of its forms; the last is how a tokenizer decodes its token.
+UNKNOWN = "<unk>"
+_UNKNOWN = "<unk>|\\[unk\\]|\u2047"
+_UNKNOWNS = re.compile(_UNKNOWN, re.IGNORECASE)
+
+# Scripts that put no blanks between words: Thai, Lao, Tibetan, Myanmar, Khmer, the Tai scripts, Balinese, Javanese,
+# kana, bopomofo, Han, Yi, Tangut.
+_SCRIPTS = (
+    "\u0e01-\u0eff\u0f00-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\u1b00-\u1b7f\ua980-\ua9ff\uaa60-\uaadf"
+    "\u3005-\u3007\u3041-\u312f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\ua4cf\uf900-\ufaff\uff66-\uff9f"
+    "\U00017000-\U00018dff\U0001b000-\U0001b16f\U00020000-\U0003ffff"
+)
+_UNSPACED = re.compile(f"[{_SCRIPTS}]")
+_UNITS = re.compile(rf"{_UNKNOWN}|[{_SCRIPTS}]|(?:(?!{_UNKNOWN})[^\s{_SCRIPTS}])+", re.IGNORECASE)
 
 # The edits, as they stand in an alignment: "CCSDI".
 CORRECT, SUBSTITUTED, DELETED, INSERTED = "CSDI"
@@ -23,12 +39,64 @@ def words(text: str) -> list[str]:
     return text.split()
 
 
-def judged_by(words: int, characters: int, utterances: int) -> str:
-    """In what systems are judged, of so many of each in the references: "words" or "characters".
+def judged_by(texts: Sequence[str]) -> str:
+    """The unit in which systems are compared on these references: "words" or "characters".
 
-    Text without blanks, as most Chinese corpora have it, is one word an utterance: it is judged by characters.
+    The script decides: characters where most of the text is in scripts that put no blanks between words, whatever
+    blanks a corpus has. There a word is what somebody's segmentation made of it. Every character of such a script
+    counts as one unit, every word of another script, too.
     """
-    return "characters" if words <= utterances < characters else "words"
+    unspaced = sum(len(_UNSPACED.findall(text)) for text in texts)
+    spaced = sum(any(map(str.isalnum, word)) for text in texts for word in _UNSPACED.sub(" ", text).split())
+    return "characters" if unspaced > spaced else "words"
+
+
+def without_unknown(refs: Sequence[str], hyps: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The texts that are scored: without <unk> ([unk], ⁇), words that the transcriber did not understand.
+
+    The word of the hypothesis that sclite's alignment puts at such a place is left out with it (in scripts without
+    blanks: the character); nobody knows whether it is right. Other texts are returned as they are.
+    """
+    refs, hyps = list(refs), list(hyps)
+    numbers = [i for i, ref in enumerate(refs) if _UNKNOWNS.search(ref)]
+    units = [[list(_UNITS.finditer(text)) for text in (refs[i], hyps[i])] for i in numbers]
+    edits = (
+        align(*([[_unit(match) for match in side] for side in sides] for sides in zip(*units, strict=True)))
+        if units
+        else []
+    )
+    for i, (ref, hyp), edit in zip(numbers, units, edits, strict=True):
+        ref_units, hyp_units = iter(ref), iter(hyp)
+        left_out = []
+        for kind in edit:
+            ref_unit = None if kind == INSERTED else next(ref_units)
+            hyp_unit = None if kind == DELETED else next(hyp_units)
+            if ref_unit and hyp_unit and _unit(ref_unit) == UNKNOWN:
+                left_out.append(hyp_unit)
+        refs[i] = _without(refs[i], [match for match in ref if _unit(match) == UNKNOWN])
+        hyps[i] = _without(hyps[i], left_out)
+    return refs, hyps
+
+
+def _unit(match: re.Match[str]) -> str:
+    """A word, or a character of a script without blanks; the mark of an unknown word in one form."""
+    return UNKNOWN if is_unknown(match[0]) else match[0]
+
+
+def is_unknown(word: str) -> bool:
+    """Whether this stands for a word that the transcriber did not understand."""
+    return _UNKNOWNS.fullmatch(word) is not None
+
+
+def count_unknown(texts: Sequence[str]) -> int:
+    """How many such words there are."""
+    return sum(len(_UNKNOWNS.findall(text)) for text in texts)
+
+
+def _without(text: str, matches: Sequence[re.Match[str]]) -> str:
+    for match in reversed(matches):
+        text = text[: match.start()] + text[match.end() :]
+    return text
 
 
 def characters(text: str) -> list[str]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from asrtts.metrics.error_rate import Tally, tally
+
+_NO_ID = re.compile(r"[\s()\x00-\x1f]|%(?=[0-9A-F]{2})")  # and what would read as one that was replaced
 
 
 @dataclass(frozen=True)
@@ -23,9 +27,13 @@ class Scored:
 
     @property
     def trn_id(self) -> str:
-        """The id from which `sclite -i rm` reads the speaker back: all before the first dash."""
+        """The id from which `sclite -i rm` reads the speaker back: all before the first dash.
+
+        sclite looks for the id between brackets and ends it at a blank: these are written as %28 for "(".
+        """
         speaker = self.speaker.replace("-", "_")
-        return self.utt_id if self.utt_id.startswith(f"{speaker}-") else f"{speaker}-{self.utt_id}"
+        whole = self.utt_id if self.utt_id.startswith(f"{speaker}-") else f"{speaker}-{self.utt_id}"
+        return _NO_ID.sub(lambda match: quote(match[0], safe=""), whole)
 
 
 def report(system: str, scored: Sequence[Scored]) -> str:

@@ -17,7 +17,10 @@ from asrtts.text.normalization import BLANK, BOUNDARY, SHOWN_UNKNOWN, UNKNOWN
 Lexicon = dict[str, list[tuple[str, ...]]]  # word -> its pronunciations, the usual one first
 
 _VARIANT = re.compile(r"\(\d+\)$")  # CMU dictionaries write the second way to say A as A(2)
-_WEIGHT = re.compile(r"\d*\.\d+|1")  # lexiconp.txt: a probability between the word and its phones
+# Numbers between a word and its phones: no phone has a point or an exponent, but X-SAMPA has phones that are digits.
+_NUMBER = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?\d+[eE][-+]?\d+")
+_DIGITS = re.compile(r"[-+]?\d+")
+NUMBERS = (0, 1, 4)  # a probability; with it MFA's and Kaldi's three of silences around the word
 
 
 class Phones:
@@ -55,10 +58,10 @@ class Phones:
 
 
 def read_lexicon(path: Path) -> Lexicon:
-    """A Kaldi lexicon.txt or lexiconp.txt, or a CMU dictionary.
+    """A Kaldi lexicon.txt, lexiconp.txt or lexiconp_silprob.txt, a CMU dictionary, or one of MFA.
 
     Raises:
-        UserError: the file is missing, or a line has no phones.
+        UserError: the file is missing or no UTF-8, a line has no phones, or has numbers that no such lexicon has.
     """
     try:
         return _composed(parse(read_bytes(path).decode("utf-8-sig").replace("\n\ufeff", "\n"), str(path)))
@@ -83,24 +86,60 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse(text: str, where: str) -> Lexicon:
-    """Lines `WORD PHONE PHONE ...`; `where` names the file in an error."""
-    lexicon: Lexicon = {}
+    """Lines `WORD PHONE PHONE ...`; `where` names the file in an error.
+
+    Numbers between the word and its phones are no phones: the first is the probability of the pronunciation, by which
+    those of a word are ordered; those of the silences around it are left out. A comment begins with # or, at the start
+    of a line, with ;;; and ends with the line.
+    """
+    entries: list[tuple[int, str, list[str]]] = []
     for number, line in enumerate(storage.lines(text), 1):
-        if not line.strip() or line.startswith((";;;", "#")):
+        fields = line.split()
+        if not fields or line.lstrip().startswith((";;;", "#")):
             continue
-        word, *phones = line.split()
-        if phones and _WEIGHT.fullmatch(phones[0]):
-            phones = phones[1:]
+        end = next((place for place, field in enumerate(fields) if place and field.startswith("#")), len(fields))
+        entries.append((number, fields[0], fields[1:end]))
+    columns = _columns_of_numbers([fields for _, _, fields in entries])
+    weighed: dict[str, dict[tuple[str, ...], float]] = {}
+    for number, word, fields in entries:
+        count = _count_numbers(fields, columns)
+        numbers, phones = fields[:count], fields[count:]
         if not phones:
-            raise UserError(f"{where}:{number}: wanted `WORD PHONE PHONE ...`, found {line.strip()[:60]!r}")
+            listed = " ".join([word, *fields])[:60]
+            raise UserError(f"{where}:{number}: wanted `WORD PHONE PHONE ...`, found {listed!r}")
+        strange = next((phone for phone in phones if _NUMBER.fullmatch(phone)), None)
+        if count not in NUMBERS or strange:
+            what = f"{strange} among the phones" if strange else f"{count} numbers before the phones"
+            raise UserError(
+                f"{where}:{number}: {what} of {word}; wanted none, a probability, or the four numbers of MFA"
+            )
         if BOUNDARY in phones:
             raise UserError(f"{where}:{number}: {BOUNDARY} stands between words and cannot be a phone of {word}")
-        known = lexicon.setdefault(_VARIANT.sub("", word) or word, [])
-        if tuple(phones) not in known:
-            known.append(tuple(phones))
-    if not lexicon:
+        ways = weighed.setdefault(_VARIANT.sub("", word) or word, {})
+        probability = float(numbers[0]) if numbers else 1.0
+        ways[tuple(phones)] = max(probability, ways.get(tuple(phones), probability))
+    if not weighed:
         raise UserError(f"{where}: no words in it; wanted lines `WORD PHONE PHONE ...`")
-    return lexicon
+    return {word: sorted(ways, key=lambda phones: -ways[phones]) for word, ways in weighed.items()}
+
+
+def _columns_of_numbers(lines: Sequence[Sequence[str]]) -> list[bool]:
+    """Of each column behind the word, whether digits alone are a number there: they are phones, too, as in X-SAMPA.
+
+    They are a number where some line has one with a point, or all lines have the probability 1.
+    """
+    columns = ([line[column] for line in lines if column < len(line)] for column in range(max(NUMBERS)))
+    return [
+        any(map(_NUMBER.fullmatch, values)) or (len(values) == len(lines) and set(values) == {"1"})
+        for values in columns
+    ]
+
+
+def _count_numbers(fields: Sequence[str], columns: Sequence[bool]) -> int:
+    """How many of the fields behind a word are numbers."""
+    digits = [place < len(columns) and columns[place] and _DIGITS.fullmatch(f) for place, f in enumerate(fields)]
+    phones = (at for at, field in enumerate(fields) if not digits[at] and not _NUMBER.fullmatch(field))
+    return next(phones, len(fields))
 
 
 def spoken_lexicon(vocabulary: Iterable[str], lang: str) -> Lexicon:

@@ -105,3 +105,42 @@ def test_what_a_folder_lacks_is_said(tmp_path: Path) -> None:
     (tmp_path / "b" / "u1.TextGrid").write_text(SHORT)
     with pytest.raises(UserError, match="two TextGrids of utterance u1"):
         textgrid.read_words(tmp_path)
+
+
+def test_files_of_other_programs_are_read(tmp_path: Path) -> None:
+    short = SHORT.replace('"ooTextFile"\nObject class = "TextGrid"', '"ooTextFile short"\n"TextGrid"')
+    assert short != SHORT
+    written = {
+        "penn.TextGrid": short.replace("anna - words", "word").encode(),
+        "maus.TextGrid": SHORT.replace("anna - words", "ORT-MAU").encode("utf-16"),
+        "old.textgrid": short.replace("\n", "\r\n").encode("utf-16"),
+        "upper.TEXTGRID": ("\ufeff" + SHORT.replace("anna - words", "Words")).encode(),
+        "._penn.TextGrid": b"\x00\x05\x16\x07",
+    }
+    for name, data in written.items():
+        (tmp_path / name).write_bytes(data)
+    words = textgrid.read_words(tmp_path)
+    assert words == dict.fromkeys(["penn", "maus", "old", "upper"], [("go", 0.5)])
+    assert textgrid.read_words(tmp_path / "old.textgrid") == {"old": [("go", 0.5)]}
+
+
+def test_tiers_of_one_name_are_one(tmp_path: Path) -> None:
+    (tmp_path / "u1.TextGrid").write_text(SHORT.replace("anna - phones", "anna - words"))
+    assert textgrid.read_words(tmp_path) == {"u1": [("go", 0.5), ("g", 2)]}
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (
+            b'"Praat chronological TextGrid text file"\n0 2 ! Time domain.\n',
+            "a chronological TextGrid; save it in Praat",
+        ),
+        (b"ooBinaryFile\x08TextGrid\x00", "a binary TextGrid; save it in Praat with Save as text file"),
+        (SHORT.replace("go", "caf\xe9").encode("latin1"), "neither UTF-8 nor UTF-16 .*; convert it, e.g. `iconv"),
+    ],
+)
+def test_a_format_that_is_not_read_is_named(tmp_path: Path, data: bytes, told: str) -> None:
+    (tmp_path / "u1.TextGrid").write_bytes(data)
+    with pytest.raises(UserError, match=f"u1.TextGrid: {told}"):
+        textgrid.read_words(tmp_path)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import statistics
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ TOP = Path(__file__).resolve().parents[2]
 WORDS = ["enter", "five", "six", "go", "stop", "repeat", "nine", "erase"]
 TEXTS = {f"u{n}": " ".join(WORDS[(n * k + k) % 8] for k in range(1, 2 + n % 6)) for n in range(60)}
 PERFECT = dict(TEXTS)
+HAN = {u: "".join(chr(0x4E00 + ord(c)) for c in text.replace(" ", "")) for u, text in TEXTS.items()}
 
 
 @pytest.fixture
@@ -424,11 +427,10 @@ def test_its_own_folder_is_no_system(recipe: Path) -> None:
     assert compared("exp/compare", *exps) == first
 
 
-def test_text_without_blanks_is_judged_by_characters(recipe: Path) -> None:
-    texts = {u: text.replace(" ", "") for u, text in TEXTS.items()}
-    write_manifest(texts)
-    hyps = {u: "x" + text[1:] for u, text in texts.items()}
-    found = compared(decoded("ctc", texts), decoded("transducer", hyps, "transducer"))
+def test_scripts_without_blanks_are_judged_by_characters(recipe: Path) -> None:
+    write_manifest(HAN)
+    hyps = {u: "x" + text[1:] for u, text in HAN.items()}
+    found = compared(decoded("ctc", HAN), decoded("transducer", hyps, "transducer"))
     assert found["judged_by"] == "characters" and found["pairs"][0]["difference"] < 0
     assert found["systems"][1]["wer"]["percent"] == 100.0
     assert any("judged by characters" in note for note in found["notes"])
@@ -511,9 +513,8 @@ def test_the_delay_is_measured_against_textgrids_too_whatever_their_case(recipe:
 
 
 def test_text_without_blanks_has_the_delays_of_its_characters(recipe: Path) -> None:
-    texts = {u: text.replace(" ", "") for u, text in TEXTS.items()}
-    write_manifest(texts)
-    exp = decoded("ctc", texts)
+    write_manifest(HAN)
+    exp = decoded("ctc", HAN)
     spoken_and_emitted(exp, list, -0.04)
     delay = compared(exp, "--alignment", "grids")["systems"][0]["measures"]["emission_delay_ms"]
     assert delay["value"] == pytest.approx([-40.0, -40.0], abs=1e-6)
@@ -535,6 +536,202 @@ def test_utterances_that_the_alignment_does_not_have_are_told(recipe: Path, caps
     compared(exp, "--alignment", "grids")
     told = f"grids: 1 of {len(texts)} utterances are missing or have other words, e.g. talks/{gone}; the emission delay"
     assert told in " ".join(capsys.readouterr().err.split())
+
+
+def emitted(exp: str, late: float) -> list[str]:
+    """Tokens of a decoding, each so many seconds after its word; the words as lines of a CTM, 0.5 s each."""
+    path = Path(exp, "decode/test.jsonl")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    ctm = []
+    for line in lines:
+        words = line["hyp"].split()
+        line["tokens"] = [{"token": f"▁{word}", "time": 0.5 * n + late} for n, word in enumerate(words, 1)]
+        ctm += [f"{line['utt_id']} A {0.5 * n:.2f} 0.50 {word} 0.98" for n, word in enumerate(words)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return ctm
+
+
+MARKS = [
+    "sil",
+    "SIL",
+    "sp",
+    "spn",
+    "<eps>",
+    "!SIL",
+    "!ENTER",
+    "[noise]",
+    "<unk>",
+    "{NS}",
+    "(breath)",
+    "++um++",
+    ",",
+    "-",
+]
+
+
+def test_marks_of_other_aligners_are_no_words(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = {"u0": "go sil on", "u1": "Stop, please!", "u2": "it's half-past one", "u3": "sp", **TEXTS}
+    write_manifest(texts)
+    exp = decoded("ctc", texts)
+    ctm = emitted(exp, 0.08)
+    plain = {"Stop,": "stop", "please!": "please", "half-past": "half past", "it's": "it 's"}  # as MFA cuts them
+    marked = [";; NIST's comment"]
+    for number, line in enumerate(ctm):
+        utt_id, channel, start, _, word, sure = line.split()
+        parts = plain.get(word, word).split()
+        for part, at in zip(parts, (0.0, 0.25), strict=False):
+            marked.append(f"{utt_id} {channel} {float(start) + at:.2f} {0.5 / len(parts):.2f} {part} {sure}")
+        if word not in ("sil", "sp"):
+            marked.append(f"{utt_id} {channel} {float(start) + 0.5:.2f} 0.00 {MARKS[number % len(MARKS)]} {sure}")
+    Path("words.ctm").write_bytes(("\ufeff" + "\r\n".join(marked) + "\r\n").encode())
+    delay = compared(exp, "--alignment", "words.ctm")["systems"][0]["measures"]["emission_delay_ms"]
+    assert delay["value"] == pytest.approx([80.0, 80.0], abs=1e-6)
+    assert "utterances are missing" not in " ".join(capsys.readouterr().err.split())
+    page = Path("exp/compare/compare.html").read_text()
+    assert "!ENTER" not in page and "++um++" not in page
+
+
+def test_ids_are_the_same_in_both_forms_of_unicode(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """macOS gives back file names whose accents are letters of their own."""
+    texts = {f"\u00e9t\u00e9/{u}": text for u, text in TEXTS.items()}
+    write_manifest(texts)
+    exp = decoded("ctc", {unicodedata.normalize("NFD", u): text for u, text in texts.items()})
+    ctm = emitted(exp, 0.08)  # its ids are those of the decoding, in the other form
+    Path("words.ctm").write_text("\n".join(ctm))
+    value = pytest.approx([80.0, 80.0], abs=1e-6)
+    assert compared(exp, "--alignment", "words.ctm")["systems"][0]["measures"]["emission_delay_ms"]["value"] == value
+    Path("grids").mkdir()
+    for utt_id, text in texts.items():
+        words = [Interval(word, 0.5 * n, 0.5 * n + 0.5) for n, word in enumerate(text.split())]
+        name = unicodedata.normalize("NFD", textgrid.file_name(utt_id)).replace(".TextGrid", ".textgrid")
+        Path("grids", name).write_text(textgrid.text(Alignment(utt_id, 0.5 * len(words), words, [])), encoding="utf-16")
+        Path("grids", f"._{name}").write_bytes(b"\x00\x05\x16\x07")  # beside each file on a disk of another kind
+    assert compared(exp, "--alignment", "grids")["systems"][0]["measures"]["emission_delay_ms"]["value"] == value
+    assert "utterances are missing" not in " ".join(capsys.readouterr().err.split())
+    score.main([exp, "--on", "test"])
+    assert json.loads(Path(exp, "score/test/score.json").read_text())["wer"]["percent"] == 0
+
+
+def test_the_delay_is_had_of_the_utterances_that_are_compared(recipe: Path) -> None:
+    exps = [decoded("ctc", PERFECT), decoded("attention", {u: PERFECT[u] for u in list(TEXTS)[:30]}, "attention")]
+    Path("words.ctm").write_text("\n".join([emitted(exp, 0.08) for exp in exps][0]))
+    found = compared(*exps, "--allow", "utterances", "--alignment", "words.ctm")
+    delays = [system["measures"]["emission_delay_ms"]["value"] for system in found["systems"]]
+    assert delays == [pytest.approx([80.0, 80.0], abs=1e-6)] * 2
+
+
+def test_words_that_the_transcriber_did_not_understand_are_left_out(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = {**TEXTS, "u1": "go <unk> stop", "u2": "<unk>", "u3": "five <UNK>"}
+    write_manifest(texts)
+    hyps = {**TEXTS, "u1": "go nine stop", "u2": "what", "u3": "five"}
+    exp = decoded("ctc", hyps)
+    ctm = emitted(exp, 0.08)
+    Path("words.ctm").write_text("\n".join(line.replace(" nine ", " <unk> ") for line in ctm))
+    found = compared(exp, "--alignment", "words.ctm")
+    words = sum(len(text.split()) for text in texts.values()) - 3
+    assert found["words"] == words and found["unknown_words"] == 3
+    assert (found["systems"][0]["wer"]["percent"], found["systems"][0]["cer"]["percent"]) == (0, 0)
+    assert found["systems"][0]["measures"]["emission_delay_ms"]["value"] == pytest.approx([80.0, 80.0], abs=1e-6)
+    assert "Words of the references that are <unk>, left out of the errors: 3." in found["notes"]
+    capsys.readouterr()
+    score.main([exp, "--on", "test"])
+    assert f"test: 60 utterances, {words} words, without 3 <unk>; errors in %" in capsys.readouterr().out
+    assert json.loads(Path(exp, "score/test/score.json").read_text())["wer"]["percent"] == 0
+    assert "<unk>" not in Path(exp, "score/test/wer/ref.trn").read_text()
+
+
+# Too little to say something ---------------------------------------------------------------------------------------
+
+LITTLE = {
+    "one utterance": {"u1": "go stop"},
+    "one word": {"u1": "go"},
+    "one with words": {"u1": "go stop", "u2": ""},
+    "no words": {"u1": "", "u2": ""},
+    "one that is empty": {"u1": ""},
+    "all unknown": {"u1": "<unk>", "u2": "<unk> <unk>"},
+    "punctuation": {"u1": ".", "u2": "-"},
+}
+SAID = {"right": lambda text: text, "nothing": lambda _: "", "more": lambda text: f"{text} more of it"}
+
+
+@pytest.mark.parametrize("kind", LITTLE)
+def test_of_too_little_there_is_no_statistic(kind: str, recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = LITTLE[kind]
+    write_manifest(texts)
+    exps = []
+    for name, say in SAID.items():
+        exps.append(
+            decoded(name, {u: say(text) for u, text in texts.items()}, "ctc", (f"heads.ctc.weight={len(name)}",))
+        )
+        for seed in (1, 2):  # and a system of two runs
+            overrides = (f"heads.ctc.weight={10 + len(name)}", f"seed={seed}")
+            exps.append(decoded(f"{name}-{seed}", {u: say(text) for u, text in texts.items()}, "ctc", overrides))
+        event = {"update": 100, "validation": {"error": 0.0, "loss": 1.0}}
+        Path(exps[-1], "train.jsonl").write_text(json.dumps(event) + "\n")
+    Path("words.ctm").write_text("\n".join(f"{u} 1 0 1 {word}" for u, text in texts.items() for word in text.split()))
+    found = compared(*exps, "--alignment", "words.ctm", "--allow", "seeds")
+    score.main([*exps, "--on", "test"])
+    files = [*Path("exp").glob("*/score/test/score.json"), Path("exp/compare/compare.json")]
+    assert len(files) == 10 and not any(re.search("NaN|Infinity", path.read_text()) for path in files)
+    assert not re.search(r"\b(nan|inf)\b", capsys.readouterr().out)
+    assert not re.search(
+        r"[^-]\b(NaN|Infinity|nan)\b", Path("exp/compare/compare.html").read_text().split("<script")[0]
+    )
+    rates = [system["wer"] for system in found["systems"]]
+    if kind != "punctuation":  # two utterances, two words
+        assert all(rate["interval_95"] is None and rate["interval_95_by_speaker"] is None for rate in rates)
+        without = kind in ("no words", "one that is empty", "all unknown")
+        told = "No error rate: the references hold no words" if without else "No interval by utterance: one utterance"
+        assert any(note.startswith(told) for note in found["notes"])
+        assert all((rate["percent"] is None) is without for rate in rates)
+    assert rates[4]["ins"] == 3 * len(texts)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [{"update": 10, "validation": {"error": 0.5}}],
+        [{"update": 10, "loss": 3.5}],
+        [{"update": 10, "loss": 0.0}, {"update": 10, "validation": {"error": 0.0}}],
+        [{"update": 10, "loss": math.nan}, {"update": 20, "loss": math.inf}, {"update": 20, "loss": 2}],
+        [{"update": 10, "loss": -4.0}, {"update": 20, "loss": -5.0}],
+        [{"update": 10, "loss": 1000.0}, {"update": 20, "loss": 1.0}],
+    ],
+)
+def test_a_training_of_few_updates_is_drawn(recipe: Path, events: list[dict[str, Any]]) -> None:
+    exp = decoded("ctc", wrong(5))
+    Path(exp, "train.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    compared(exp)
+    page = Path("exp/compare/compare.html").read_text()
+    assert ("Validation error" in page) is any("validation" in event for event in events)
+    assert ("Training loss" in page) is any("loss" in event for event in events)
+
+
+def test_a_training_without_a_number_is_not_drawn(recipe: Path) -> None:
+    exp = decoded("ctc", wrong(5))
+    Path(exp, "train.jsonl").write_text('{"update": 1, "loss": NaN}\n')
+    compared(exp)
+    assert "train.jsonl holds no update" in Path("exp/compare/compare.html").read_text()
+
+
+def test_the_comparison_itself_is_no_run(recipe: Path) -> None:
+    Path("exp/compare").mkdir(parents=True)
+    with pytest.raises(UserError, match="exp/compare: the folder of the comparison itself; name trained and decoded"):
+        compare.main(["exp/compare", "--test", "test"])
+
+
+def test_names_with_brackets_and_dollars_stay_whole(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_manifest(TEXTS, "test[a]")
+    exps = [decoded("ctc[1]$x", wrong(3)), decoded("[b]tr$\\frac", wrong(9), "transducer")]
+    for exp in exps:
+        Path(exp, "train.jsonl").write_text('{"update": 1, "loss": 2.0}\n{"update": 2, "loss": 1.0}\n')
+        for end in ("jsonl", "summary.json"):
+            Path(exp, f"decode/test.{end}").rename(Path(exp, f"decode/test[a].{end}"))
+    compare.main([*exps, "--test", "test[a]"])
+    out = capsys.readouterr().out
+    assert "test[a]: 60 utterances" in out and "ctc[1]$x" in out.split("\n")[1]
 
 
 def pair_table(page: str) -> list[dict[str, str]]:

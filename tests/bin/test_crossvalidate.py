@@ -94,9 +94,9 @@ def test_settings_are_judged_by_what_they_said_of_folds_they_did_not_train_on(to
         assert system["cer"]["percent"] == pytest.approx(100 * error_rate.tally(edits).rate)
         assert system["cer"]["interval_95"] and system["cer"]["interval_95_by_speaker"]
     (pair,) = result["pairs"]
-    assert result["judged_by"] == "characters" and pair["test"] == "mapsswe" and pair["sentence"] in out
+    assert result["judged_by"] == "words" and pair["test"] == "mapsswe" and pair["sentence"] in out
     page = Path("exp/folds/crossvalidation.md").read_text()
-    assert f"- {pair['sentence']}." in page and "| ctc-dropout0.3-seed2 |" in page and "CER, fold 3" in page
+    assert f"- {pair['sentence']}." in page and "| ctc-dropout0.3-seed2 |" in page and "WER, fold 3" in page
     assert "- ctc-dropout0.3-seed2: " in page and "encoder.dropout=0.3,seed=2." in page
 
 

@@ -14,7 +14,10 @@ import pytest
 from asrtts.asr.model import AsrModel
 from asrtts.bin import decode
 from asrtts.data import manifest
+from asrtts.data.utterance import Utterance
+from asrtts.experiment import transcription
 from asrtts.registry import UserError
+from asrtts.search.hypothesis import Hypothesis
 from asrtts.text import tokenizer
 from asrtts.text.tokenizer import Tokenizer
 
@@ -214,3 +217,12 @@ def test_a_full_disk_leaves_what_was_decoded_before(tones, run, monkeypatch):
     left = sorted(p.name for p in (folder / "decode").iterdir())
     assert left == ["test.jsonl", "test.summary.json"]
     assert [json.loads(line) for line in (folder / "decode/test.jsonl").read_text().splitlines()] == before
+
+
+def test_an_nbest_list_has_each_text_once(tones: Path) -> None:
+    tokens = Tokenizer.load(tones / "data/tokens")
+    pieces = tokens.encode("AB")
+    ways = ((pieces, -1.0), ([0, *pieces], -2.0), (pieces[:1], -3.0))
+    hyps = [Hypothesis(ids, score, list(range(len(ids))), [1.0] * len(ids)) for ids, score in ways]
+    line = transcription.record(Utterance("u", "a.wav", "AB"), hyps, tokens, 0.04, "ctc_beam")
+    assert line["nbest"] == [{"text": "AB", "score": -1.0}, {"text": "A", "score": -3.0}]

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from asrtts.bin import _score_table, score
+from asrtts.bin import score
+from asrtts.comparison import score_table
 from asrtts.registry import UserError
 from asrtts.text.tokenizer import make
 
@@ -189,13 +190,13 @@ def test_pipe_gets_no_colours_and_terminal_no_cut_cells(recipe: Path, capsys: py
     found = json.loads(capsys.readouterr().out)
     for width in (60, 80, 100, 120, 200):
         terminal = Console(file=io.StringIO(), force_terminal=True, width=width, color_system="truecolor")
-        _score_table.show(found["systems"], found["families"], terminal)
+        score_table.show(found["systems"], found["families"], terminal)
         shown = terminal.file.getvalue()
         assert "\x1b[" in shown
         if width >= 80:
             assert "…" not in shown and "mean of 3" in shown and "S.Err" in shown and "0.012" in shown
     pipe = Console(file=io.StringIO(), width=80)
-    _score_table.show(found["systems"], found["families"], pipe)
+    score_table.show(found["systems"], found["families"], pipe)
     assert "\x1b" not in pipe.file.getvalue() and "ctc_greedy" in pipe.file.getvalue()
 
 
@@ -230,3 +231,26 @@ def test_help_needs_no_torch() -> None:
     code = "import sys; from asrtts import cli\ntry: cli.main(['score', '--help'])\nexcept SystemExit: pass\n"
     code += "assert not {'torch', 'sentencepiece', 'numba'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_lines_that_another_program_wrote_again_are_read(recipe: Path) -> None:
+    exp = _decoded("ctc", PERFECT)
+    path = exp / "decode" / "test.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n")
+    score.main([str(exp), "--on", "test"])
+    assert json.loads((exp / "score/test/score.json").read_text())["wer"]["percent"] == 0.0
+
+
+def test_without_any_word_in_the_references_there_is_no_rate(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [{"utt_id": u, "audio": "a.wav", "text": "", "speaker": s} for u, s, _ in UTTERANCES]
+    Path("data/test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    exps = [str(_decoded(f"ctc-{n}", {**PERFECT, "max-2": "NO"}, run={"family": "ctc"})) for n in (1, 2)]
+    make([*PERFECT.values(), "NO"], "char").save(Path(exps[0], "tokens"))
+    score.main([*exps, "--on", "test"])
+    out, found = capsys.readouterr().out, json.loads(Path(exps[0], "score/test/score.json").read_text())
+    for level in ("wer", "cer", "ter"):
+        rates = {key: found[level][key] for key in ("percent", "interval_95", "interval_95_by_speaker", "ref")}
+        assert rates == {"percent": None, "interval_95": None, "interval_95_by_speaker": None, "ref": 0}
+    assert found["wer"]["ins"] == 7 and "test: 4 utterances, 0 words" in out and "nan" not in out.lower()
+    assert " (max-max-2)" not in Path(exps[0], "score/test/wer/ref.trn").read_text()
+    assert Path(exps[0], "score/test/wer/hyp.trn").read_text().endswith("NO (max-2)\n")

@@ -111,7 +111,7 @@ def test_a_point_that_is_alone_is_said_to_be_so(tones, made, run, capsys):
     tune.main([str(run("ctc")), str(tones / "data/dev"), f"lm={made}", "--try", "lm_weight=1", "length_bonus=0.5"])
     out, err = capsys.readouterr()
     assert "lm_weight" in out
-    assert "lm.yaml: lm_weight=1, the only point, CER " in err and "the largest value" not in err
+    assert "lm.yaml: lm_weight=1, the only point, WER " in err and "the largest value" not in err
 
 
 def test_several_runs_are_tuned_and_decoded_each_as_alone(tones, made, run, trained, tmp_path):
@@ -138,7 +138,7 @@ def test_of_several_runs_every_mistake_is_found_before_the_first_is_tuned(tones,
     assert not (folder / "tuned").exists()
 
 
-def test_text_without_blanks_is_judged_by_characters(tones, made, run, monkeypatch):
+def test_a_point_is_chosen_by_the_unit_in_which_the_text_is_judged(tones, made, run, monkeypatch):
     """Its word errors are the sentences that are not right in every character, which say little."""
     rates = iter([({"wer": 50.0, "cer": 20.0}, "characters"), ({"wer": 60.0, "cer": 10.0}, "characters")])
     monkeypatch.setattr(tune, "errors", lambda *_: next(rates))

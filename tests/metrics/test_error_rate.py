@@ -65,6 +65,20 @@ def test_every_utterance_is_aligned_as_by_sclite(vocabulary: str, longest: int, 
     assert not wrong, f"{len(wrong)} differ, first {wrong[0]}: sclite counts {counts[wrong[0].utt_id]}"
 
 
+def test_sclite_reads_every_id_and_empty_references(tmp_path: Path) -> None:
+    ids = ["a(1)", "a_1", "a 1", "a%281%29", "a[1]", "(b)", "c;;d", "\u00e9-1"]
+    pairs = [("x y", "x"), ("", "x y z"), ("", ""), ("y", "y"), ("", "x"), ("x", ""), ("x", "y"), ("z", "z")]
+    scored = [
+        sclite_report.Scored(utt_id, f"s{n % 2}(f) x", ref.split(), hyp.split(), edit)
+        for n, (utt_id, (ref, hyp)) in enumerate(zip(ids, pairs, strict=True))
+        for edit in error_rate.align([ref.split()], [hyp.split()])
+    ]
+    assert len({u.trn_id for u in scored}) == len(ids)
+    said = _sclite_says(scored, tmp_path)
+    counts = dict(re.findall(r"id: \((.*)\)\nScores: \(#C #S #D #I\) ([\d ]+)\n", said))
+    assert counts == {u.trn_id: " ".join(str(u.edits.count(kind)) for kind in "CSDI") for u in scored}
+
+
 def test_the_report_is_sclites_line_by_line(tmp_path: Path) -> None:
     """Sums by speaker, confusions and alignments; blank lines and sclite's notes aside."""
     scored = _scored([(["a", *ref], hyp) for ref, hyp in _random_pairs(80, "abcdEfg", 8, seed=3)])
@@ -138,8 +152,48 @@ def test_ten_thousand_utterances_take_seconds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "characters", "utterances", "unit"),
-    [(773, 2565, 130, "words"), (40, 595, 40, "characters"), (0, 0, 3, "words"), (30, 30, 30, "words")],
+    ("texts", "unit"),
+    [
+        (["zero", "one", "two"], "words"),  # one word an utterance has no blank either
+        (["STOP"], "words"),
+        (["打开灯", "今天"], "characters"),
+        (["打开 灯", "今 天"], "characters"),  # somebody's segmentation
+        (["カメラを開いて"], "characters"),
+        (["เปิดไฟ ครับ", "ปิด"], "characters"),
+        (["ເປີດໄຟ"], "characters"),
+        (["បើកភ្លើង"], "characters"),
+        (["မီးဖွင့်ပါ"], "characters"),
+        (["བཀྲ་ཤིས་བདེ་ལེགས"], "characters"),
+        (["불 켜", "네"], "words"),
+        (["बत्ती जलाओ", "أشعل الضوء", "bật đèn"], "words"),
+        (["打开 the light", "今天 meeting 取消"], "characters"),
+        (["turn on the 灯", "stop"], "words"),
+        (["3 4", "5"], "words"),
+        (["", ""], "words"),
+        ([], "words"),
+    ],
 )
-def test_text_without_blanks_is_judged_in_characters(words, characters, utterances, unit):
-    assert error_rate.judged_by(words, characters, utterances) == unit
+def test_the_script_decides_in_what_systems_are_judged(texts: list[str], unit: str) -> None:
+    assert error_rate.judged_by(texts) == unit
+
+
+@pytest.mark.parametrize(
+    ("ref", "hyp", "scored"),
+    [
+        ("a <unk> c", "a b c", ("a c", "a c")),
+        ("a <UNK> c", "a c", ("a c", "a c")),
+        ("a [unk] \u2047", "a b c", ("a", "a")),
+        ("a <unk> c", "a \u2047 x c", ("a c", "a x c")),
+        ("<unk>", "", ("", "")),
+        ("<unk> <unk>", "what", ("", "")),
+        ("今天<unk>天气", "今天很天气", ("今天天气", "今天天气")),
+        ("a b", "a <unk>", ("a b", "a <unk>")),  # of the hypothesis: an error
+    ],
+)
+def test_words_that_the_transcriber_did_not_understand_are_left_out(
+    ref: str, hyp: str, scored: tuple[str, str]
+) -> None:
+    refs, hyps = error_rate.without_unknown(["x", ref, "y"], ["x", hyp, "z"])
+    assert (refs[::2], hyps[::2]) == (["x", "y"], ["x", "z"])
+    assert (" ".join(refs[1].split()), " ".join(hyps[1].split())) == scored
+    assert error_rate.without_unknown([], []) == ([], [])

@@ -50,10 +50,14 @@ def test_nothing_to_draw_from_gives_no_interval() -> None:
     assert significance.interval(np.array([]), np.array([])) is None
     assert significance.interval(np.array([1, 0]), np.array([0, 0])) is None
     assert significance.interval(np.array([1, 0]), np.array([3, 3]), ["s", "s"]) is None
+    # All drawn test sets have the rate of this one: it was not measured how far another may lie.
+    assert significance.interval(np.array([1]), np.array([5])) is None
+    assert significance.interval(np.array([1, 2]), np.array([5, 0])) is None
+    assert significance.interval(np.array([1, 2, 2]), np.array([5, 0, 5]), ["a", "b", "a"]) is None
 
 
 def test_resamples_without_words_are_left_out() -> None:
-    low, high = significance.interval(np.array([0, 1]), np.array([0, 4]))
+    low, high = significance.interval(np.array([0, 1, 1]), np.array([0, 4, 4]))
     assert np.isfinite([low, high]).all() and high <= 0.25
 
 

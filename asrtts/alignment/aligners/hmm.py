@@ -97,8 +97,10 @@ class Model:
 # Training ---------------------------------------------------------------------------------------------------------
 
 
-def train(utterances: Sequence[Utterance], lexicon: Lexicon, folder: Path, report: Report) -> None:
+def train(utterances: Sequence[Utterance], lexicon: Lexicon, folder: Path, report: Report) -> list[Path]:
     """Train on the utterances and keep the model in the folder. The same call gives the same model.
+
+    Returns the files that it wrote.
 
     Args:
         lexicon: the pronunciations of words; a word that it lacks is spoken noise.
@@ -139,6 +141,7 @@ def train(utterances: Sequence[Utterance], lexicon: Lexicon, folder: Path, repor
         model = _estimated(model, graphs, every, frames, paths, round(kinds + (most - kinds) * min(1, turn / GROWING)))
     folder.mkdir(parents=True, exist_ok=True)
     model.save(folder / MODEL)
+    return [folder / MODEL]
 
 
 def _estimated(

@@ -31,7 +31,11 @@ def show(scores: Sequence[Score], means: Sequence[dict[str, Any]], console: Cons
     if not console.is_terminal:
         console = Console(file=console.file, width=1000, color_system=None)
     first = scores[0]
-    console.print(f"{first['on']}: {first['utterances']} utterances, {first['wer']['ref']} words; errors in %")
+    left_out = f", without {first['unknown_words']} <unk>" if first["unknown_words"] else ""
+    console.print(
+        f"{first['on']}: {first['utterances']} utterances, {first['wer']['ref']} words{left_out}; errors in %",
+        markup=False,
+    )
     for table in _forms(scores, means):
         if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
             break
