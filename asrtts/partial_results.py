@@ -31,6 +31,7 @@ class PartialResults:
         self.path = goal.with_name(goal.name + ".partial")
         self.header = {"made_from": json.loads(json.dumps(dict(made_from)))}
         self.kept: list[dict[str, Any]] = []
+        self.added = 0
         self.file: Any = None
 
     def __enter__(self) -> PartialResults:
@@ -48,11 +49,14 @@ class PartialResults:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self.file is not None:
+            if not self.kept and not self.added:
+                remove(self.path)
             self.file.close()
 
     def append(self, result: Mapping[str, Any]) -> None:
         try:
             self._write(result)
+            self.added += 1
         except OSError as error:
             raise storage_error(self.path, error) from None
 

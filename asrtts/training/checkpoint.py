@@ -103,10 +103,6 @@ def load_weights(path: Path, expected: str | None = None) -> dict[str, Tensor]:
         UserError: the file must not be read, is damaged, not the one that was recorded, or holds NaN or infinity.
     """
     refuse_unreadable(path)
-    if expected is not None and path.is_file() and checksum(path) != expected:
-        raise UserError(
-            f"{path}: not the file that was written (its SHA-256 differs from the one recorded beside it); {AGAIN}"
-        )
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -115,6 +111,10 @@ def load_weights(path: Path, expected: str | None = None) -> dict[str, Tensor]:
         raise UserError(f"{path}: damaged or not a safetensors file ({error}); make it again") from None
     if DIGEST in metadata and metadata[DIGEST] != digest(weights):
         raise UserError(f"{path}: damaged (its weights differ from their checksum); {AGAIN}")
+    if expected is not None and checksum(path) != expected:
+        raise UserError(
+            f"{path}: not the file that was written (its SHA-256 differs from the one recorded beside it); {AGAIN}"
+        )
     for name, value in weights.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise UserError(

@@ -7,12 +7,14 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import soundfile
 
 from asrtts.asr.model import AsrModel
-from asrtts.bin import decode
+from asrtts.bin import average, decode
 from asrtts.data import manifest
 from asrtts.data.utterance import Utterance
 from asrtts.experiment import transcription
@@ -20,6 +22,7 @@ from asrtts.registry import UserError
 from asrtts.search.hypothesis import Hypothesis
 from asrtts.text import tokenizer
 from asrtts.text.tokenizer import Tokenizer
+from asrtts.training import checkpoint
 
 METHODS = [
     *(("ctc", "ctc_greedy"), ("ctc", "ctc_prefix_beam"), ("transducer", "transducer_greedy")),
@@ -97,7 +100,7 @@ def test_a_finished_decoding_is_not_made_again(tones, run, monkeypatch, capsys):
     folder = run()
     first, goal = decoded(folder, tones), folder / "decode/test.jsonl"
     before = goal.stat().st_mtime_ns
-    monkeypatch.setattr(decode, "decode", lambda *_: 1 / 0)
+    monkeypatch.setattr(decode, "transcribe", lambda *_: 1 / 0)
     assert decoded(folder, tones) == first and goal.stat().st_mtime_ns == before
     assert "test.jsonl: finished before, by the same weights, data and search" in capsys.readouterr().err
 
@@ -107,17 +110,138 @@ def test_a_finished_decoding_is_not_made_again(tones, run, monkeypatch, capsys):
 
     for options in (["--restart"], ["beam=3"], ["--batch-seconds", "7"], ["--weights", "snapshots/00000008"]):
         is_made_again(*options)
-    model, lines = folder / "model.safetensors", goal.read_bytes()
-    weights = model.read_bytes()
-    shutil.copy(folder / "snapshots/00000008.safetensors", model)
-    is_made_again()
-    model.write_bytes(weights)
-    decoded(folder, tones)
-    goal.write_bytes(lines[:-40])  # as a kill between the summary and the lines leaves those of before
+    lines = goal.read_bytes()
+    goal.write_bytes(lines[:-40])  # cut short
     is_made_again()
     goal.write_bytes(lines)
     (folder / "decode/test.summary.json").write_text("{")
     is_made_again()
+
+
+def counted_searches(monkeypatch, search=None) -> list[int]:
+    """The number of utterances of each search."""
+    real, calls = AsrModel.search, []
+
+    def counting(self, feats, feat_lens, *rest):
+        calls.append(len(feats))
+        if search:
+            search(feats, calls)
+        return real(self, feats, feat_lens, *rest)
+
+    monkeypatch.setattr(AsrModel, "search", counting)
+    return calls
+
+
+def test_a_decoding_that_was_broken_off_resumes(tones, run, monkeypatch):
+    folder = run()
+    whole = decoded(folder, tones, "--batch-seconds", "0.1")
+    (folder / "decode/test.jsonl").unlink()
+
+    def die(feats, calls):
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        calls = counted_searches(patch, die)
+        with pytest.raises(KeyboardInterrupt):
+            decoded(folder, tones, "--batch-seconds", "0.1")
+    kept = 2  # the first search is not timed and not kept
+    with open(folder / "decode/test.jsonl.partial", "a") as partial:
+        partial.write('{"rows": [0], "spe')  # half a line, as kill -9 leaves it
+    calls = counted_searches(monkeypatch)
+    assert decoded(folder, tones, "--batch-seconds", "0.1") == whole
+    assert sum(calls[1:]) == len(whole) - kept
+    assert sorted(p.name for p in (folder / "decode").iterdir()) == ["test.jsonl", "test.summary.json"]
+
+
+def test_what_was_decoded_by_another_search_is_not_taken(tones, run, monkeypatch):
+    folder = run()
+
+    def die(feats, calls):
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        counted_searches(patch, die)
+        with pytest.raises(KeyboardInterrupt):
+            decoded(folder, tones, "--batch-seconds", "0.1", "method=ctc_prefix_beam")
+    calls = counted_searches(monkeypatch)
+    lines = decoded(folder, tones, "--batch-seconds", "0.1")
+    assert sum(calls[1:]) == len(lines) and {line["method"] for line in lines} == {"ctc_greedy"}
+
+
+def test_an_utterance_too_long_for_memory_is_named_and_all_others_are_kept(tones, run, monkeypatch):
+    folder = run()
+    whole = decoded(folder, tones)
+    longest = max(manifest.read(tones / "data/test"), key=lambda u: u.seconds)
+
+    def refuse(feats, calls):
+        if feats.shape[1] >= int(longest.seconds * 100) - 2:
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried"
+            )
+
+    (folder / "decode/test.jsonl").unlink()
+    with monkeypatch.context() as patch:
+        counted_searches(patch, refuse)
+        refused(
+            rf"out of memory on utterance {longest.utt_id} of {longest.seconds:.1f} s; the other {len(whole) - 1} are",
+            *(folder, tones / "data/test", "--threads", "1"),
+        )
+    assert not (folder / "decode/test.jsonl").exists()
+    calls = counted_searches(monkeypatch)
+    assert decoded(folder, tones) == whole and sum(calls[1:]) == 1
+
+
+def test_an_utterance_too_short_for_the_encoder_has_an_empty_hypothesis(tones, run, tmp_path, capsys):
+    """One of 60 ms stopped the decoding of a whole test set."""
+    utterances = list(manifest.read(tones / "data/test"))
+    samples, rate = soundfile.read(utterances[1].audio)
+    soundfile.write(tmp_path / "short.wav", samples[: int(0.06 * rate)], rate)
+    utterances[1] = replace(utterances[1], audio=str(tmp_path / "short.wav"), seconds=0.06)
+    manifest.write(tmp_path / "test.jsonl", utterances)
+    folder = run()
+    whole = decoded(folder, tones)
+    decode.main([str(folder), str(tmp_path / "test"), "--threads", "1"])
+    lines = [json.loads(line) for line in (folder / "decode/test.jsonl").read_text().splitlines()]
+    assert [line["utt_id"] for line in lines] == [u.utt_id for u in utterances]
+    assert lines[1]["hyp"] == "" and lines[1]["tokens"] == [] and list(lines[1]) == KEYS
+    assert json.loads((folder / "decode/test.summary.json").read_text())["too_short"] == 1
+    assert f"1 of {len(lines)} utterances are too short for one frame of the encoder" in capsys.readouterr().err
+    assert [line["hyp"] for n, line in enumerate(lines) if n != 1] == [
+        line["hyp"] for n, line in enumerate(whole) if n != 1
+    ]
+
+
+def flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 4
+    path.write_bytes(content)
+
+
+def test_weights_that_are_not_those_that_were_written_are_one_line(tones, run):
+    """A flipped bit in a model or a snapshot went unnoticed."""
+    for name, match in (("model", "damaged .*checksum"), ("snapshots/00000008", "damaged .*checksum")):
+        folder = run()
+        flip(folder / f"{name}.safetensors", -100)
+        refused(rf"{name}.safetensors: {match}", folder, tones / "data/test", "--weights", name)
+    folder = run()
+    shutil.copy(folder / "snapshots/00000008.safetensors", folder / "model.safetensors")  # whole, but another
+    refused("model.safetensors: not the file that was written", folder, tones / "data/test")
+    run()
+    flip(folder / "snapshots/00000012.safetensors", -100)
+    with pytest.raises(UserError, match="snapshots/00000012.safetensors: damaged"):
+        average.main([str(folder)])
+
+
+def test_weights_that_are_no_numbers_are_one_line(tones, run):
+    folder = run()
+    path = folder / "snapshots/00000012.safetensors"
+    weights = checkpoint.load_weights(path)
+    name = next(key for key in weights if key.endswith("projection.weight"))
+    weights[name][0, 0] = float("nan")
+    checkpoint.save_weights(path, weights)
+    refused(f"{name} holds NaN or infinity", folder, tones / "data/test", "--weights", "snapshots/00000012")
 
 
 def test_a_snapshot_can_be_decoded(tones, run):
@@ -138,10 +262,12 @@ def test_weights_that_are_missing_damaged_or_of_another_model_are_one_line(tones
     model.write_bytes(model.read_bytes()[:-100])
     refused("model.safetensors: damaged", folder, test)
     shutil.copy(run("transducer") / "model.safetensors", model)
-    refused("model.safetensors: does not fit .*config.yaml", folder, test)
+    refused("model.safetensors: not the file that was written", folder, test)
+    shutil.copy(model, folder / "snapshots/00000008.safetensors")
+    refused("00000008.safetensors: does not fit .*config.yaml", folder, test, "--weights", "snapshots/00000008")
     model.unlink()
     refused("model.safetensors: no such weights; `asrtts average", folder, test)
-    assert not (folder / "decode").exists()
+    assert not list((folder / "decode").iterdir())
 
 
 def test_a_folder_that_is_no_run_is_one_line(tones, tmp_path):
@@ -179,7 +305,7 @@ def test_audio_that_moved_is_named_and_nothing_is_written(tones, run, tmp_path):
     (tmp_path / "moved.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     folder = run()
     refused("gone/there.wav: the audio of test-1 is gone", folder, tmp_path / "moved")
-    assert not (folder / "decode").exists()
+    assert not list((folder / "decode").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -215,7 +341,7 @@ def test_a_full_disk_leaves_what_was_decoded_before(tones, run, monkeypatch):
     monkeypatch.setattr("asrtts.storage.os.replace", full)
     refused("the disk is full", folder, tones / "data/test", "beam=2")
     left = sorted(p.name for p in (folder / "decode").iterdir())
-    assert left == ["test.jsonl", "test.summary.json"]
+    assert left == ["test.jsonl", "test.jsonl.partial", "test.summary.json"]
     assert [json.loads(line) for line in (folder / "decode/test.jsonl").read_text().splitlines()] == before
 
 
