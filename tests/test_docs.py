@@ -12,6 +12,7 @@ import torch
 
 from asrtts import registry
 from asrtts.experiment.settings import flat, load
+from asrtts.registry import UserError
 
 TOP = Path(__file__).resolve().parents[1]
 PAGES = [TOP / "README.md", *sorted(TOP.glob("docs/*.md")), *sorted(TOP.glob("egs/*/*/README.md"))]
@@ -19,6 +20,7 @@ PAGES = [TOP / "README.md", *sorted(TOP.glob("docs/*.md")), *sorted(TOP.glob("eg
 NAMED = r"`((?:asrtts|tests|tools|docs|egs/[a-z]+|utils/stages)[\w./-]*\.(?:py|sh|md|yaml))`"
 EXAMPLES = {
     "asrtts/asr/heads/smooth_ctc.py",
+    "asrtts/tasks/word_count.py",
     "asrtts/asr/encoders/blstm.py",
     "asrtts/corpora/thorsten.py",
     "asrtts/corpora/x.py",
@@ -140,5 +142,33 @@ def test_the_example_of_an_encoder_keeps_the_promises():
 def test_the_examples_have_the_doors_that_the_house_asks_for():
     import test_house  # beside this file, which pytest puts on the path
 
+    assert set(test_house.DOORS["tasks"]) <= vars(example(TOP / "docs" / "adding_a_task.md", "t")).keys()
     assert set(test_house.DOORS["asr/heads"]) <= vars(example(TOP / "docs" / "adding_a_head.md", "h")).keys()
     assert set(test_house.DOORS["asr/encoders"]) <= vars(example(TOP / "docs" / "adding_an_encoder.md", "e")).keys()
+
+
+def test_the_example_of_a_task_trains_resumes_and_is_loaded(tones, tmp_path, monkeypatch, capsys):
+    """Its name alone makes it a task: settings, run folder, averaging and loading know nothing of it."""
+    import asrtts.tasks
+    from asrtts.bin import average, train
+    from asrtts.experiment.run_folder import Run
+
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks/word_count.py").write_text(blocks(TOP / "docs" / "adding_a_task.md", "python")[0])
+    monkeypatch.setattr(asrtts.tasks.__spec__, "submodule_search_locations", paths := list(asrtts.tasks.__path__))
+    monkeypatch.setattr(asrtts.tasks, "__path__", paths)
+    paths.append(str(tmp_path / "tasks"))
+    conf = tmp_path / "word_count.yaml"
+    conf.write_text(blocks(TOP / "docs" / "adding_a_task.md", "yaml")[0])
+    given = [f"data.{name}={tones}/data/{name}" for name in ("train", "dev")]
+    given += ["training.updates=20", "training.validate_every=10", "training.tensorboard=false", "training.workers=0"]
+    given += ["training.optimizer.warmup_updates=2", "training.optimizer.lr=0.01"]
+    for _ in range(2):
+        train.main([str(conf), str(tmp_path / "exp"), *given])
+    assert "finished at update 20" in capsys.readouterr().err
+    average.main([str(tmp_path / "exp")])
+    run = Run.open(tmp_path / "exp")
+    assert run.settings.width == 32 and run.facts()["family"].startswith("word_count-")
+    assert not run.load().training
+    with pytest.raises(UserError, match="training.select: a validation gives no number 'eror'; did you mean 'error'"):
+        train.main([str(conf), str(tmp_path / "other"), *given, "training.select=eror"])

@@ -234,7 +234,7 @@ def test_killed_in_a_fold_it_leaves_no_training_behind_and_the_same_command_goes
     crossvalidate.main(argv)
     err = capfd.readouterr().err
     assert f"1 of 2: {first}: finished before" in err and f"2 of 2: {second}: train, average, decode" in err
-    assert "going on at update " in err and {path: path.stat().st_mtime_ns for path in before} == before
+    assert "resuming at update " in err and {path: path.stat().st_mtime_ns for path in before} == before
     assert [fold["exp"] for fold in found()["systems"][0]["folds"]] == [str(first), str(second)]
 
 

@@ -267,7 +267,7 @@ def test_weights_that_are_missing_damaged_or_of_another_model_are_one_line(tones
     refused("00000008.safetensors: does not fit .*config.yaml", folder, test, "--weights", "snapshots/00000008")
     model.unlink()
     refused("model.safetensors: no such weights; `asrtts average", folder, test)
-    assert not list((folder / "decode").iterdir())
+    assert not (folder / "decode").exists()
 
 
 def test_a_folder_that_is_no_run_is_one_line(tones, tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from asrtts import config
+from asrtts import config, storage
 from asrtts.data import features
 from asrtts.data.batching import Index
 from asrtts.experiment.fitting import facts_of
@@ -301,3 +301,58 @@ def test_a_run_goes_on_from_the_weights_that_it_began_with(tones, begun):
     facts = {key: value for key, value in begun.facts().items() if key != "init"}
     with pytest.raises(UserError, match=r"began with --init asrtts:exp/a/model.safetensors, now it is random weights"):
         begun.check_unchanged(settings, facts)
+
+
+def test_a_run_behind_a_link_is_thrown_away_and_the_link_stays(tones, begun, tmp_path):
+    """The target was deleted and the link led nowhere for ever."""
+    disk = tmp_path / "large" / "disk"
+    disk.parent.mkdir()
+    begun.folder.rename(disk)
+    begun.folder.symlink_to(disk)
+    begun.discard()
+    assert begun.folder.is_symlink() and disk.is_dir() and not list(disk.iterdir())
+    assert [path.name for path in disk.parent.iterdir()] == ["disk"]
+    settings = load(tones / "conf/ctc.yaml")
+    begun.begin(settings, assets(settings), facts(settings))
+    assert (disk / "config.yaml").is_file()
+
+
+def test_a_link_to_a_folder_that_is_gone_is_made_whole(tones, tmp_path):
+    (tmp_path / "exp").symlink_to(tmp_path / "scratch" / "exp")
+    settings, run = load(tones / "conf/ctc.yaml"), Run(tmp_path / "exp")
+    with storage.held(run.folder):
+        assert not run.is_begun
+        run.begin(settings, assets(settings), facts(settings))
+    assert (tmp_path / "scratch/exp/config.yaml").is_file() and run.folder.is_symlink()
+
+
+def test_what_a_run_reads_is_read_once(begun, monkeypatch):
+    """One decode read config.yaml six times."""
+    reads, real = [], config.read_yaml
+    monkeypatch.setattr(config, "read_yaml", lambda path: (reads.append(path), real(path))[1])
+    run = Run(begun.folder)
+    assert run.settings is run.settings and run.settings.seed == 1 and len(reads) == 1
+    run.record(updates=3)
+    assert run.facts()["updates"] == 3 and Run(begun.folder).facts()["updates"] == 3
+
+
+def test_run_json_has_the_checksum_of_the_model(begun):
+    model = recognition.build_model(begun.settings, 10)
+    begun.save_model(model.state_dict(), averaged=[4])
+    path = begun.folder / "model.safetensors"
+    assert Run(begun.folder).facts()["files"] == {"model.safetensors": storage.checksum(path)}
+    assert Run(begun.folder).read_weights().keys() == model.state_dict().keys()
+
+
+def test_a_misspelled_task_names_the_nearest(tmp_path):
+    (tmp_path / "x.yaml").write_text("task: recogniton")
+    with pytest.raises(UserError, match="no task is named 'recogniton'; did you mean 'recognition'"):
+        load(tmp_path / "x.yaml")
+    (tmp_path / "y.yaml").write_text("task: language_model")
+    assert load(tmp_path / "y.yaml", ["model.dim=8"]).model.dim == 8
+
+
+def test_a_run_of_before_there_were_tasks_is_a_recognizer(begun):
+    path = begun.folder / "config.yaml"
+    path.write_text(path.read_text().replace("task: recognition\n", ""))
+    assert Run(begun.folder).settings == begun.settings
