@@ -240,7 +240,8 @@ def held(folder: Path) -> Iterator[None]:
     finally:
         if _is_at(folder, lock):
             with suppress(OSError):
-                folder.resolve().rmdir()  # goes only if it is empty: nothing was begun
+                if not is_here(goal := folder.resolve()):
+                    goal.rmdir()  # goes only if it is empty: nothing was begun
         os.close(lock)
 
 

@@ -126,10 +126,10 @@ def refuse_new_heads(conf: str, fixed: Sequence[str], swept: dict[str, list[str]
             raise UserError(f"{key}: {conf} has no head {head}; its heads: {', '.join(heads)}")
 
 
-def allowed(swept: dict[str, list[str]], first_encoder: bool) -> list[str]:
+def allowed(swept: dict[str, list[str]], with_encoder: bool) -> list[str]:
     """The options of `asrtts compare` without which it would refuse these runs."""
     unequal = [key for key in swept if not key.startswith(fairness.FREE) and key not in HARMLESS_KEYS]
     unequal += [name for start, name in FOLLOWS.items() if any(key.startswith(start) for key in swept)]
-    if first_encoder and any(key != "seed" for key in first_encoder.shared(swept)):
+    if with_encoder and any(key != "seed" for key in first_encoder.shared(swept)):
         unequal.append("encoder_hash")
     return [word for name in dict.fromkeys(unequal) for word in ("--allow", name)]

@@ -132,7 +132,7 @@ def test_a_width_that_does_not_fit_the_head_is_a_mistake_too(tones, tmp_path, at
 def test_runs_of_other_settings_are_refused_before_the_first_training(tones, tmp_path, at_once):
     train.main([str(tones / "conf/ctc.yaml"), str(tmp_path / "ctc-dim16"), "training.updates=4"])
     said = refused(tones, tmp_path, "encoder.dim=8,16", "training.updates=8")
-    assert "this run began with training.updates=4, now it is 8" in said
+    assert "cannot resume: training.updates was 4 at the start and is 8 now" in said
     said = refused(tones, tmp_path, "encoder.dim=8,16", "training.updates=4", "decoding.beam=3")
     assert "this run began with decoding.beam=10, now it is 3" in said and at_once == []
 
@@ -225,7 +225,7 @@ def test_a_folder_of_another_encoder_or_of_runs_that_began_otherwise_is_refused(
     sizes, conf = ["encoder.dim=8,16", "training.updates=4"], str(tones / "conf/ctc.yaml")
     train.main([conf, str(tmp_path / "encoder-dim16"), "training.updates=8", "batching.seconds=2"])
     said = refused(tones, tmp_path, *sizes, *first)
-    assert "encoder-dim16: this run began with batching.seconds=2.0, now it is 2.5" in said
+    assert "encoder-dim16: cannot resume: batching.seconds was 2.0 at the start and is 2.5 now" in said
     train.main([conf, str(tmp_path / "ctc-dim8"), "encoder.dim=8", "training.updates=4"])
     said = refused(tones, tmp_path, *sizes, *first[:2], str(tmp_path / "other"))
     assert f"random weights, now it is --init asrtts:{tmp_path}/other-dim8/model.safetensors" in said and at_once == []

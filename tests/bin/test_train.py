@@ -19,6 +19,7 @@ import torch
 from asrtts import storage
 from asrtts.bin import average, decode, score, train
 from asrtts.data import ctc_feasibility, manifest
+from asrtts.experiment import fitting
 from asrtts.registry import UserError
 from asrtts.tasks import recognition
 from asrtts.training import checkpoint
@@ -234,7 +235,7 @@ def refused(match: str, *argv: str | Path) -> None:
 def test_a_changed_setting_is_refused_until_the_run_is_thrown_away(tones, tmp_path):
     folder = run(tones, tmp_path / "exp", "training.updates=4")
     refused(
-        "began with encoder.dropout=0.1, now it is 0.3",
+        "cannot resume: encoder.dropout was 0.1 at the start and is 0.3 now",
         tones / "conf/ctc.yaml",
         folder,
         "training.updates=4",
@@ -247,13 +248,13 @@ def test_a_changed_setting_is_refused_until_the_run_is_thrown_away(tones, tmp_pa
 
 def test_a_run_of_bf16_does_not_go_on_in_float32(tones, tmp_path, monkeypatch):
     folder, conf = tmp_path / "exp", tones / "conf/ctc.yaml"
-    monkeypatch.setattr(train, "wants_bf16", lambda asked, device: asked != "float32")  # a chip that has it
+    monkeypatch.setattr(fitting, "wants_bf16", lambda asked, device: asked != "float32")  # a chip that has it
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "fit", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(tones, folder, "training.precision=auto")
-    monkeypatch.setattr(train, "wants_bf16", lambda asked, device: asked == "bf16")
-    refused("began with precision bf16, now it is float32", conf, folder, "training.precision=auto")
+    monkeypatch.setattr(fitting, "wants_bf16", lambda asked, device: asked == "bf16")
+    refused("precision was bf16 at the start and is float32 now", conf, folder, "training.precision=auto")
     run(tones, folder, "training.precision=bf16")
     assert json.loads((folder / "run.json").read_text())["precision"] == "bf16"
 
@@ -261,12 +262,12 @@ def test_a_run_of_bf16_does_not_go_on_in_float32(tones, tmp_path, monkeypatch):
 def test_a_run_that_goes_on_elsewhere_names_both_computers(tones, tmp_path, monkeypatch):
     folder, settings = tmp_path / "exp", ("training.checkpoint_minutes=1e-9",)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "computer", lambda device: "2 x A")
+        patch.setattr(fitting, "computer", lambda device: "2 x A")
         patch.setattr(Trainer, "_validate", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(tones, folder, *settings)
     for _ in range(2):
-        monkeypatch.setattr(train, "computer", lambda device: "8 x B")
+        monkeypatch.setattr(fitting, "computer", lambda device: "8 x B")
         run(tones, folder, *settings)
     assert json.loads((folder / "run.json").read_text())["computer"] == "2 x A and then 8 x B"
 
@@ -401,10 +402,10 @@ def test_a_run_that_begins_with_another_counts_its_minutes(tones, trained, tmp_p
 
 def test_a_run_that_begins_with_wenets_encoder_normalizes_features_as_it_did(tones, tmp_path, monkeypatch):
     mean, std = torch.arange(20.0), torch.arange(20.0) + 1
-    monkeypatch.setattr(train, "start_from", lambda *_: (mean, std))
+    monkeypatch.setattr(recognition, "start_from", lambda *_: (mean, std))
     folder = run(tones, tmp_path / "exp", "training.updates=1", "--init", "wenet:avg.pt")
     assert json.loads((folder / "cmvn.json").read_text()) == {"mean": mean.tolist(), "std": std.tolist()}
-    monkeypatch.setattr(train, "start_from", lambda *_: (mean[1:], std[1:]))
+    monkeypatch.setattr(recognition, "start_from", lambda *_: (mean[1:], std[1:]))
     with pytest.raises(UserError, match="--init: its features have 19 bins, features.num_bins is 20"):
         run(tones, tmp_path / "other", "training.updates=1", "--init", "wenet:avg.pt")
 
@@ -416,7 +417,7 @@ def test_utterances_that_ctc_would_pass_over_are_counted_before_training(tones, 
     manifest.write(tmp_path / "train.jsonl", crowded)
     run(tones, tmp_path / "exp", "training.updates=1", f"data.train={tmp_path / 'train'}")
     said = capsys.readouterr().err
-    assert "train.jsonl: CTC passes over 1 utterances of 12: one frame in 4 leaves the encoder at speed 1.05" in said
+    assert "train.jsonl: CTC passes over 1 utterances of 12: the encoder leaves them fewer frames at speed 1.05" in said
     assert "train-3 of" in said and "needs 20" in said
     run(tones, tmp_path / "transducer", "training.updates=1", f"data.train={tmp_path / 'train'}", head="transducer")
     assert "passes over" not in capsys.readouterr().err
@@ -440,7 +441,7 @@ def test_of_a_long_manifest_a_sample_is_looked_at(tones, tmp_path, capsys, monke
         for number, u in enumerate(manifest.read(tones / "data/train"))
     ]
     manifest.write(tmp_path / "train.jsonl", crowded)
-    with pytest.raises(UserError, match=r"utterances of 5 that were looked at"):
+    with pytest.raises(UserError, match=r"utterances of 5 that were checked"):
         run(tones, tmp_path / "exp", f"data.train={tmp_path / 'train'}", "encoder.subsampling=6")
 
 
