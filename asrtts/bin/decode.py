@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
         print(f"{goal}: finished before, by the same weights, data and search (--restart: again)", file=sys.stderr)
         return
     began = time.monotonic()
-    with PartialResults(goal, inputs) as partial:
+    with memory.limited(device), PartialResults(goal, inputs) as partial:
         transcript = transcribe(recognizer, index, decoding, device, cut, lms, partial)
         storage.write(goal, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in transcript.records))
         seconds = sum(line["seconds"] for line in transcript.records)

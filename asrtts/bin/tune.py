@@ -23,7 +23,7 @@ from asrtts.experiment import arguments
 from asrtts.experiment.run_folder import Run
 from asrtts.experiment.tuning import RATES, TRIED, encode, errors, grid
 from asrtts.registry import UserError
-from asrtts.training import parallel
+from asrtts.training import memory, parallel
 
 SHOWN = 10  # points in the table
 
@@ -89,7 +89,8 @@ def tune(run: Run, index: batching.Index, about: dict[str, Any], args: argparse.
         folder: lm for (folder, _), (lm, _) in zip(full.lms, recognizer.language_models(full, device), strict=True)
     }
     cut = config.build(batching.Config, {"seconds": args.batch_seconds}, "--batch-seconds")
-    encoded = list(encode(recognizer, index, cut))
+    with memory.limited(device):
+        encoded = list(encode(recognizer, index, cut))
     console = Console(stderr=True)
     tried, unit = [], "words"
     for point in track(points, f"{run.folder}: {len(points)} points", console=console, transient=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
-import pickle
 import re
 import threading
 import time
@@ -123,10 +122,9 @@ def batches(dataset: UtteranceDataset, requests: Iterator[Request], workers: int
     try:
         with closing(_Watched(_loader(dataset, requests, workers))) as loader:
             for packed in loader:
-                batch = _unpacked(packed) if isinstance(packed, bytes) else packed
-                if isinstance(batch, UserError):
-                    raise batch
-                yield batch
+                if isinstance(packed, UserError):
+                    raise packed
+                yield _with_tensors(packed) if workers else packed
     except (RuntimeError, OSError, EOFError) as error:
         if not workers or (isinstance(error, RuntimeError) and not re.search("DataLoader|shared memory", str(error))):
             raise
@@ -197,7 +195,7 @@ def _why_no_batches(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EAGAIN):
         return (
             f"a process that makes batches cannot be started ({error.strerror}): /dev/shm, memory or the number of "
-            f"processes is exhausted; in a container raise --shm-size. {again}"
+            f"processes is exhausted; in a container raise --shm-size; {again}"
         )
     return (
         f"a process that makes batches died (out of memory?) or did not answer for {PATIENCE / 60:g} minutes; {again}"
@@ -207,7 +205,7 @@ def _why_no_batches(error: Exception) -> str:
 class _Guarded(Dataset):
     """Hands a UserError over as a value: torch would wrap a worker's traceback around the line that the user needs.
 
-    A worker's batch goes through the pipe as bytes. As tensors it would go through /dev/shm, one open file a tensor:
+    A worker's batch goes through the pipe as arrays. As tensors it would go through /dev/shm, one open file a tensor:
     where that is full (64 MB in a container) or files are few, the worker's sending thread dies and the parent waits
     for ever.
     """
@@ -215,14 +213,7 @@ class _Guarded(Dataset):
     def __init__(self, dataset: UtteranceDataset) -> None:
         self.dataset = dataset
 
-    def __getstate__(self) -> bytes:
-        """By value, as the batches: torch would send the tensors of the statistics through /dev/shm."""
-        return pickle.dumps(self.dataset)
-
-    def __setstate__(self, state: bytes) -> None:
-        self.dataset = pickle.loads(state)
-
-    def __getitem__(self, request: Request) -> Batch | bytes | UserError:
+    def __getitem__(self, request: Request) -> Batch | UserError:
         try:
             batch = self.dataset[request]
         except UserError as error:
@@ -232,18 +223,16 @@ class _Guarded(Dataset):
                 f"out of memory while a batch of {len(request.indices)} utterances was made; make batches smaller "
                 "(batching.seconds), or leave out the longest utterances (`asrtts prepare --max-seconds`, stage 1)"
             )
-        return batch if get_worker_info() is None else _packed(batch)
+        return batch if get_worker_info() is None else _with_arrays(batch)
 
 
-def _packed(batch: Batch) -> bytes:
-    arrays = {key: value.numpy() if isinstance(value, Tensor) else value for key, value in batch.items()}
-    return pickle.dumps(arrays, pickle.HIGHEST_PROTOCOL)
+def _with_arrays(batch: Batch) -> Batch:
+    return {key: value.numpy() if isinstance(value, Tensor) else value for key, value in batch.items()}
 
 
-def _unpacked(packed: bytes) -> Batch:
-    """Only ever of our own workers. Tensors are aligned as torch's own are, so that sums are of the same bits."""
-    arrays = pickle.loads(packed)
-    return {key: torch.tensor(value) if isinstance(value, np.ndarray) else value for key, value in arrays.items()}
+def _with_tensors(batch: Batch) -> Batch:
+    """Copies, which are aligned as torch's own tensors are, so that sums are of the same bits."""
+    return {key: torch.tensor(value) if isinstance(value, np.ndarray) else value for key, value in batch.items()}
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from asrtts.config import Settings
 from asrtts.registry import UserError
-from asrtts.storage import parse_json
+from asrtts.storage import parse_json, short_hash
 
 PREEMPHASIS = 0.97
 FLOOR = 1.1920928955078125e-07  # float32 epsilon, Kaldi's floor below the logarithm
@@ -110,6 +111,10 @@ class Statistics:
     mean: Tensor  # (F,)
     std: Tensor  # (F,)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By value: torch would send tensors to another process through /dev/shm, which may be full."""
+        return _statistics_of_arrays, (self.mean.numpy(), self.std.numpy())
+
     def normalize(self, feats: Tensor, feat_lens: Tensor) -> Tensor:
         """(B, T, F) with zero mean and unit variance; padding stays zero."""
         valid = torch.arange(feats.shape[1])[None, :] < feat_lens[:, None]
@@ -132,6 +137,10 @@ class Statistics:
         values = {"mean": self.mean.tolist(), "std": self.std.tolist()}
         Path(path).write_text(json.dumps(values), encoding="utf-8")
 
+    def fingerprint(self) -> str:
+        """The same for the same numbers."""
+        return short_hash([self.mean.tolist(), self.std.tolist()])
+
     @classmethod
     def load(cls, path: Path) -> Statistics:
         """Raises UserError if the file is missing, or does not hold a mean and a positive deviation for each bin."""
@@ -144,6 +153,10 @@ class Statistics:
         if mean.ndim != 1 or mean.shape != std.shape or not (mean.isfinite() & std.isfinite() & (std > 0)).all():
             raise UserError(f"{path}: damaged feature statistics; train again into a new folder")
         return cls(mean, std)
+
+
+def _statistics_of_arrays(mean: np.ndarray, std: np.ndarray) -> Statistics:
+    return Statistics(torch.tensor(mean), torch.tensor(std))
 
 
 def _chunks(lens: list[int]) -> Iterable[list[int]]:

@@ -64,7 +64,8 @@ def fit(
                 say(f"{'finished' if finished else 'resuming'} at update {trainer.update}")
         if not finished:
             task.restore(run)
-            with closing(task.batches(Place(trainer.epoch, trainer.batch, rank, world))) as stream:
+            stream = task.batches(Place(trainer.epoch, trainer.batch, rank, world))
+            with memory.limited(device, parallel.local_world()), closing(stream):
                 trainer.fit(stream, task.measure)
         if rank == 0 and run.facts().get("updates") != trainer.update:
             run.record(train_minutes=round(trainer.seconds / 60, 2), updates=trainer.update, **memory.peak(device))

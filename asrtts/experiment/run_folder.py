@@ -92,7 +92,7 @@ class Run:
                 if (self.folder / name).is_dir():
                     shutil.rmtree(self.folder / name)
                 asset.save(self.folder / name)
-            self.record(**facts)
+            self.record(**facts, assets={name: asset.fingerprint() for name, asset in assets.items()})
             beside = self.folder / f"{SETTINGS}.part"
             config.dump(settings, beside)
             os.replace(beside, self.folder / SETTINGS)  # last: it makes the folder a run
@@ -159,6 +159,15 @@ class Run:
                     f"{self.folder}: cannot resume: {key} was {old[key]} at the start and is {facts[key]} now; add "
                     f"{way.format(old[key])} where that can be had. {WAY_OUT}"
                 )
+
+    def refuse_other(self, name: str, asset: Asset) -> None:
+        """Raises UserError for an asset that is not the one that this run began with."""
+        began = (self.facts().get("assets") or {}).get(name)
+        if began is not None and began != asset.fingerprint():
+            raise UserError(
+                f"{self.folder / name}: not what this run began with ({asset.fingerprint()}, at the start {began}); "
+                "put its own back, or train again into a new folder"
+            )
 
     # Weights ------------------------------------------------------------------------------------------------------
 

@@ -78,14 +78,15 @@ def tree(kind: type[Settings]) -> ast.ClassDef:
 
 
 def comments(kind: type[Settings]) -> dict[str, str]:
-    """What stands behind each field, or in the lines right above it."""
+    """What stands behind each field, or in the lines right above it; of the classes that it is built on too."""
+    inherited = [comments(base) for base in kind.__bases__ if issubclass(base, Settings) and base is not Settings]
     source = textwrap.dedent(inspect.getsource(kind))
     found = {
         token.start[0]: (token.string.lstrip("# "), not token.line[: token.start[1]].strip())
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
         if token.type == tokenize.COMMENT
     }
-    says = {}
+    says = {key: text for below in inherited for key, text in below.items()}
     for node in tree(kind).body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             above, line = [], node.lineno - 1

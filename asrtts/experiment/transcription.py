@@ -22,7 +22,7 @@ from asrtts.registry import UserError
 from asrtts.search.hypothesis import Hypothesis
 from asrtts.search.language_model import LanguageModel
 from asrtts.text.tokenizer import Tokenizer
-from asrtts.training.trainer import is_out_of_memory
+from asrtts.training.memory import is_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def transcribe(
     ]
     plan = [rows for rows in plan if rows]
     if plan:  # not timed: in a fresh installation the first search compiles for seconds
-        search([min((row for rows in plan for row in rows), key=lambda row: index.seconds[row])])
+        search([min(np.flatnonzero(long_enough).tolist(), key=lambda row: index.seconds[row])])
     too_large: list[int] = []
     for rows in track(plan, "decoding", console=Console(stderr=True), transient=True):
         waiting = [rows]

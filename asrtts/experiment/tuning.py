@@ -17,6 +17,7 @@ from asrtts.data import batching
 from asrtts.metrics import error_rate
 from asrtts.registry import UserError, suggestion
 from asrtts.search.language_model import LanguageModel
+from asrtts.training import memory
 
 # What is tried where it means something; --try says otherwise. Of equally good points the first is taken.
 TRIED = {
@@ -92,8 +93,11 @@ def encode(recognizer: Any, index: batching.Index, cut: batching.Config) -> Iter
         [row for row in request.indices if long_enough[row]] for request in batching.plain_batches(cut, index.seconds)
     ]
     for rows in track([rows for rows in plan if rows], "encoding", console=Console(stderr=True), transient=True):
-        batch = dataset[batching.Request.plain(rows)]
-        yield Encoded(rows, *model.encoder(batch["feats"].to(device), batch["feat_lens"].to(device)))
+        ids = {index[row].utt_id: float(index.seconds[row]) for row in rows}
+        with memory.told(ids, "lower --batch-seconds, or cut such recordings into shorter utterances (stage 1)"):
+            batch = dataset[batching.Request.plain(rows)]
+            encoded = model.encoder(batch["feats"].to(device), batch["feat_lens"].to(device))
+        yield Encoded(rows, *encoded)
 
 
 def errors(

@@ -225,9 +225,10 @@ class OpenRecognition(OpenTask):
                 continue
             batch = dataset[batching.Request.plain(rows, request.batch)]
             batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-            loss += float(model(batch)["loss"]) * len(rows)
+            with memory.told(batch["ids"], f"lower batching.seconds, or leave such out of {index.path} (stage 1)"):
+                loss += float(model(batch)["loss"]) * len(rows)
+                hypotheses = model.search(batch["feats"], batch["feat_lens"], greedy)
             utterances += len(rows)
-            hypotheses = model.search(batch["feats"], batch["feat_lens"], greedy)
             for row, length, nbest in zip(
                 batch["tokens"].tolist(), batch["token_lens"].tolist(), hypotheses, strict=True
             ):
@@ -259,6 +260,7 @@ def load_statistics(run: Run, settings: Settings) -> features.Statistics:
     if len(statistics.mean) != bins:
         what = f"statistics of {len(statistics.mean)} bins, features.num_bins is {bins}"
         raise UserError(f"{path}: {what}; train again into a new folder")
+    run.refuse_other(STATISTICS, statistics)
     return statistics
 
 

@@ -15,12 +15,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from asrtts.training.trainer import Trainer
+if TYPE_CHECKING:
+    from asrtts.training.trainer import Trainer
 
 # Shapes whose kernels oneDNN keeps: its cache holds 1024 of them, of which a Conformer takes about 40 a shape. On AN4
 # the memory of a training grew by 27 MB with each of the first 25 shapes, and little afterwards.

@@ -47,13 +47,18 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda", _local_rank())
 
 
+def local_world() -> int:
+    """The processes of torchrun on this machine, 1 without torchrun."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
 def cores(processes: int | None = None) -> int:
     """The cores that this process may use: its part of those that torchrun's processes on this machine share.
 
     processes: how many these are; None: as many as torchrun says.
     """
     allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, allowed // (processes or int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    return max(1, allowed // (processes or local_world()))
 
 
 def refuse_threads(count: int) -> None:

@@ -11,7 +11,6 @@ here) and `ids` (the utterances and their lengths); all else is the model's.
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ from asrtts.registry import UserError, suggestion
 from asrtts.training import checkpoint, journal, parallel, turns
 from asrtts.training import optimizer as optimizers
 from asrtts.training.journal import LOG, Log
+from asrtts.training.memory import is_out_of_memory
 from asrtts.training.progress import Progress
 from asrtts.training.turns import Turn, Undo
 
@@ -57,7 +57,9 @@ class Config(Settings):
     threads: int = Field(0, ge=0, le=1024)  # of the model; 0: as many as there are cores for it
     log_every: Count = 10  # updates
     tensorboard: bool = True
-    max_bad_batches: Count = 20  # in a row that teach nothing or give numbers that are none; then training stops
+    max_bad_batches: Count = (
+        20  # in a row that are left out (NaN, gradient of zero, out of memory); then training stops
+    )
 
     @model_validator(mode="after")
     def _keeps_something(self) -> Config:
@@ -321,13 +323,6 @@ class Trainer:
         for path in (self.folder / "snapshots").glob("*.safetensors"):
             if path.stem.isdecimal() and int(path.stem) not in kept:  # others are somebody's copies
                 path.unlink()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or Python could not get memory; torch has no class of its own for it on a CPU."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return bool(re.search(r"(not enough|can't allocate) memory|out of memory|bad_alloc", str(error)))
 
 
 def best_first(snapshots: list[list[float]]) -> list[list[float]]:

@@ -265,6 +265,6 @@ def test_a_full_disk_is_one_line_and_nothing_is_left_on_it(tmp_path: Path, monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(UserError, match=r"hmm.npz: the disk is full; free some space and run the same command"):
+    with pytest.raises(UserError, match=r"hmm.npz: the disk is full; free some space and give the same command"):
         hmm.train(utterances, LEXICON, tmp_path / "model", quiet)
     assert list((tmp_path / "model").iterdir()) == []

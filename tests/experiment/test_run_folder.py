@@ -168,7 +168,7 @@ def test_a_kill_while_a_run_begins_leaves_no_run(tones, tmp_path, call):
     assert os.WIFSIGNALED(os.waitpid(pid, 0)[1])
     assert not run.is_begun
     run.begin(settings, kept, about)
-    assert run.is_begun and run.facts() == about
+    assert run.is_begun and {key: run.facts()[key] for key in about} == about
 
 
 def test_checkpoints_without_settings_are_refused(begun):
@@ -356,3 +356,10 @@ def test_a_run_of_before_there_were_tasks_is_a_recognizer(begun):
     path = begun.folder / "config.yaml"
     path.write_text(path.read_text().replace("task: recognition\n", ""))
     assert Run(begun.folder).settings == begun.settings
+
+
+def test_statistics_of_another_run_are_refused(begun):
+    """As many bins, and every hypothesis a little worse."""
+    features.Statistics(torch.full((20,), 0.1), torch.ones(20)).save(begun.folder / "cmvn.json")
+    with pytest.raises(UserError, match=r"cmvn.json: not what this run began with \(\w+, at the start \w+\)"):
+        recognition.load_statistics(Run(begun.folder), begun.settings)

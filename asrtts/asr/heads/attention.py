@@ -98,13 +98,13 @@ class Head(BaseHead):
         self,
         enc: Tensor,
         enc_lens: Tensor,
-        method: Literal["beam"] = "beam",
         beam: int = 10,
         nbest: int = 1,
         length_bonus: float = 0.0,
         ctc: Tensor | Callable[[Tensor], Tensor] | None = None,
         ctc_weight: float = 0.0,
         lm: Fusion | None = None,
+        method: Literal["beam"] = "beam",
     ) -> list[list[Hypothesis]]:
         """The n best token sequences of each utterance.
 
