@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from asrtts.asr.encoders.conformer import Config
 from asrtts.config import Settings, warn
+from asrtts.nn import weights_file
 from asrtts.registry import UserError, suggestion
 from asrtts.storage import refuse_unreadable
 
@@ -76,6 +76,8 @@ def start_from(source: str, encoder: nn.Module, settings: Settings) -> tuple[Ten
     refuse_source(source)
     toolkit, _, file = source.partition(":")
     weights = _read(Path(file))
+    if bad := next((name for name, value in weights.items() if not value.isfinite().all()), None):
+        raise UserError(f"{file}: {bad} holds NaN or infinity, with which nothing can be trained; name other weights")
     if toolkit == "asrtts":
         ours = {k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")}
     else:
@@ -118,9 +120,11 @@ def _read(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or of a torch checkpoint, without running anything that it holds."""
     refuse_unreadable(path)
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
+        if path.suffix == ".safetensors" and path.is_file():
+            return weights_file.load(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{path}: no such file of weights") from None
     except Exception as error:  # of bytes that are no pickle torch may raise any

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from asrtts.experiment.run_folder import Run
+from asrtts.nn import weights_file
 from asrtts.registry import UserError
 from asrtts.training import checkpoint
 from asrtts.training.trainer import best_first
@@ -63,7 +64,7 @@ def mean_weights(paths: list[Path]) -> dict[str, torch.Tensor]:
     total: dict[str, torch.Tensor] = {}
     weights: dict[str, torch.Tensor] = {}
     for path in paths:
-        weights = checkpoint.load_weights(path)
+        weights = weights_file.load(path)
         for key, value in weights.items():
             if value.is_floating_point() and key in total:
                 total[key] += value.double()

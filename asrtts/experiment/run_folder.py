@@ -23,8 +23,8 @@ from asrtts import config, storage
 from asrtts.experiment import settings as experiment_settings
 from asrtts.experiment.settings import HARMLESS_KEYS, TaskSettings
 from asrtts.experiment.task_door import Asset
+from asrtts.nn import weights_file
 from asrtts.registry import UserError, suggestion
-from asrtts.training import checkpoint
 from asrtts.training.journal import LOG
 
 SETTINGS, FACTS, MODEL = "config.yaml", "run.json", "model"
@@ -187,7 +187,7 @@ class Run:
             raise UserError(f"{path}: no such weights{hint}; `asrtts average {self.folder}` makes the model (stage 3)")
         recorded = self.facts().get(storage.FILES)
         expected = recorded.get(path.name) if isinstance(recorded, dict) and name == MODEL else None
-        return checkpoint.load_weights(path, expected)
+        return weights_file.load(path, expected)
 
     def fill(self, model: nn.Module, weights: str = MODEL) -> nn.Module:
         """Put weights into a model, for evaluation. Raises UserError as `read_weights`, or if they do not fit."""
@@ -202,7 +202,7 @@ class Run:
     def save_model(self, weights: Mapping[str, Tensor], **facts: Any) -> None:
         """Write model.safetensors, and `facts` and its checksum to run.json."""
         path = self.folder / f"{MODEL}.safetensors"
-        checkpoint.save_weights(path, dict(weights))
+        weights_file.save(path, dict(weights))
         self.record(**facts, **{storage.FILES: storage.sums(self.folder, [path])})
 
     # run.json -----------------------------------------------------------------------------------------------------

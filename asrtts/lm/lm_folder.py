@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from asrtts import config, storage
 from asrtts.lm import arpa
 from asrtts.lm.recurrent import Config, RecurrentLm
+from asrtts.nn import weights_file
 from asrtts.registry import UserError
 from asrtts.search.language_model import LanguageModel
 from asrtts.search.ngram import NgramModel, Ngrams
@@ -109,15 +108,12 @@ def _refuse_altered(folder: Path, told: dict[str, Any]) -> None:
 
 def _neural(folder: Path, told: dict[str, Any], vocab_size: int) -> RecurrentLm:
     path = folder / WEIGHTS
-    storage.refuse_unreadable(path)
+    if not path.is_file():
+        raise UserError(f"{path}: not there; {MEND}")
     try:
         model = RecurrentLm(config.build(Config, told.get("model", {}), f"{folder / ABOUT}: model"), vocab_size)
-        model.load_state_dict(load_file(path))
-    except FileNotFoundError:
-        raise UserError(f"{path}: not there; {MEND}") from None
-    except (RuntimeError, SafetensorError) as error:
+        model.load_state_dict(weights_file.load(path))
+    except RuntimeError as error:
         reason = storage.lines(str(error).strip())[-1].strip()
         raise UserError(f"{path}: damaged, or of another model than {ABOUT} says ({reason}); {MEND}") from None
-    if bad := next((name for name, value in model.state_dict().items() if not value.isfinite().all()), None):
-        raise UserError(f"{path}: damaged: {bad} holds NaN or infinite numbers; {MEND}")
     return model.eval()

@@ -27,6 +27,7 @@ from asrtts.experiment.run_folder import Run
 from asrtts.experiment.settings import TaskSettings
 from asrtts.experiment.task_door import Asset, OpenTask, Place
 from asrtts.lm import lm_folder
+from asrtts.nn import weights_file
 from asrtts.registry import UserError
 from asrtts.search.language_model import LanguageModel
 from asrtts.text.tokenizer import Tokenizer
@@ -295,6 +296,4 @@ def refuse_too_short(index: batching.Index, feature: features.Config, model: Asr
 
 def weights_hash(module: torch.nn.Module) -> str:
     """A hash of all weights and buffers: two runs with the same one began with the same encoder, bit for bit."""
-    from asrtts.training.checkpoint import digest
-
-    return digest(module.state_dict())[:16]
+    return weights_file.digest(module.state_dict())[:16]

@@ -21,6 +21,7 @@ from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor, nn
 
 from asrtts.config import Count, CountOrNone, Settings, warn
+from asrtts.nn import weights_file
 from asrtts.registry import UserError, suggestion
 from asrtts.training import checkpoint, journal, parallel, turns
 from asrtts.training import optimizer as optimizers
@@ -309,7 +310,7 @@ class Trainer:
         select = self.config.select
         if select not in measured:
             raise UserError(f"training.select: a validation gives no number '{select}'{suggestion(select, measured)}")
-        checkpoint.save_weights(path, turns.weights_of(self.model))
+        weights_file.save(path, turns.weights_of(self.model))
         self.snapshots.append([self.update, measured[select]])
         best = best_first(self.snapshots)[0]
         since = sum(s[0] > best[0] for s in self.snapshots)

@@ -7,6 +7,7 @@ import torch
 
 from asrtts.asr.encoders.conformer import Config, Encoder
 from asrtts.asr.foreign_weights import convert, start_from
+from asrtts.nn import weights_file
 from asrtts.registry import UserError
 
 
@@ -232,3 +233,20 @@ def test_a_file_that_would_run_something_is_refused_and_runs_nothing(tmp_path, m
     with pytest.raises(UserError, match="holds more than tensors"):
         start_from(f"wenet:{tmp_path / 'avg.pt'}", Encoder(SMALL, 20), SMALL)
     assert not (tmp_path / "harm-was-done").exists()
+
+
+@pytest.mark.parametrize("damage", ["bit", "nan"])
+def test_damaged_weights_to_begin_with_are_one_line(tmp_path, damage):
+    config = Config(name="conformer", dim=16, layers=1, attention_heads=2, feedforward=32, kernel=5)
+    encoder, path = Encoder(config, 20), tmp_path / "model.safetensors"
+    weights = {f"encoder.{name}": value.clone() for name, value in encoder.state_dict().items()}
+    if damage == "nan":
+        next(iter(weights.values())).view(-1)[0] = float("nan")
+    weights_file.save(path, weights)
+    if damage == "bit":
+        content = bytearray(path.read_bytes())
+        content[-50] ^= 4
+        path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged|holds NaN or infinity") as error:
+        start_from(f"asrtts:{path}", encoder, config)
+    assert "\n" not in str(error.value)

@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from asrtts.bin import average
+from asrtts.nn import weights_file
 from asrtts.registry import UserError
 from asrtts.training import checkpoint
 
@@ -24,7 +25,7 @@ def run(tones: Path, tmp_path: Path) -> Path:
     for update, _ in ERRORS:
         weights = {"w": torch.full((3, 2), update + 0.1), "half": torch.full((2,), update / 8).bfloat16()}
         weights["seen"] = torch.tensor(update)
-        checkpoint.save_weights(folder / f"snapshots/{update:08d}.safetensors", weights)
+        weights_file.save(folder / f"snapshots/{update:08d}.safetensors", weights)
     checkpoint.save(folder / "checkpoints", 50, {"model": {"w": torch.zeros(1)}}, {"snapshots": ERRORS})
     settings(folder, tones)
     return folder
@@ -37,7 +38,7 @@ def settings(folder: Path, tones: Path, **training: int) -> None:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return checkpoint.load_weights(folder / "model.safetensors")
+    return weights_file.load(folder / "model.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_the_model_is_the_mean_of_what_was_asked_for(run, options, updates, caps
 
 def test_one_snapshot_is_its_own_mean_to_the_bit(run):
     average.main([str(run), "--last", "1"])
-    snapshot = checkpoint.load_weights(run / "snapshots/00000050.safetensors")
+    snapshot = weights_file.load(run / "snapshots/00000050.safetensors")
     assert all(torch.equal(weights(run)[key], value) for key, value in snapshot.items())
 
 
@@ -107,7 +108,7 @@ def test_a_run_without_snapshots_says_so(run):
 
 def test_the_average_of_a_training_is_that_of_its_snapshots(trained):
     folder = trained("ctc")
-    snapshots = [checkpoint.load_weights(path) for path in sorted((folder / "snapshots").glob("*.safetensors"))]
+    snapshots = [weights_file.load(path) for path in sorted((folder / "snapshots").glob("*.safetensors"))]
     assert len(snapshots) == 3
     for key, value in weights(folder).items():
         assert torch.allclose(value, torch.stack([s[key] for s in snapshots]).mean(0), atol=1e-7), key

@@ -18,11 +18,11 @@ from asrtts.bin import average, decode
 from asrtts.data import manifest
 from asrtts.data.utterance import Utterance
 from asrtts.experiment import transcription
+from asrtts.nn import weights_file
 from asrtts.registry import UserError
 from asrtts.search.hypothesis import Hypothesis
 from asrtts.text import tokenizer
 from asrtts.text.tokenizer import Tokenizer
-from asrtts.training import checkpoint
 
 METHODS = [
     *(("ctc", "ctc_greedy"), ("ctc", "ctc_prefix_beam"), ("transducer", "transducer_greedy")),
@@ -237,10 +237,10 @@ def test_weights_that_are_not_those_that_were_written_are_one_line(tones, run):
 def test_weights_that_are_no_numbers_are_one_line(tones, run):
     folder = run()
     path = folder / "snapshots/00000012.safetensors"
-    weights = checkpoint.load_weights(path)
+    weights = weights_file.load(path)
     name = next(key for key in weights if key.endswith("projection.weight"))
     weights[name][0, 0] = float("nan")
-    checkpoint.save_weights(path, weights)
+    weights_file.save(path, weights)
     refused(f"{name} holds NaN or infinity", folder, tones / "data/test", "--weights", "snapshots/00000012")
 
 

@@ -20,6 +20,7 @@ from asrtts import storage
 from asrtts.bin import average, decode, score, train
 from asrtts.data import ctc_feasibility, manifest
 from asrtts.experiment import fitting
+from asrtts.nn import weights_file
 from asrtts.registry import UserError
 from asrtts.tasks import recognition
 from asrtts.training import checkpoint
@@ -43,8 +44,8 @@ def losses(folder: Path) -> list[tuple]:
 def same_run(one: Path, two: Path) -> None:
     assert losses(one) == losses(two)
     for path in sorted((one / "snapshots").iterdir()):
-        other = checkpoint.load_weights(two / "snapshots" / path.name)
-        assert all(torch.equal(value, other[key]) for key, value in checkpoint.load_weights(path).items())
+        other = weights_file.load(two / "snapshots" / path.name)
+        assert all(torch.equal(value, other[key]) for key, value in weights_file.load(path).items())
     assert len(list((one / "snapshots").iterdir())) == len(list((two / "snapshots").iterdir()))
 
 
@@ -83,14 +84,15 @@ def test_killed_within_any_update_it_continues_to_equal_bits(tones, tmp_path, wh
 
 
 def die_soon(dice: random.Random) -> None:
-    updates, where = dice.randint(1, 6), dice.choice(["_step", "save_file", "_flush", "os.replace"])
+    updates, where = dice.randint(1, 6), dice.choice(["_step", "save_file", "flush", "os.replace"])
     *module, name = where.split(".")
-    holder = Trainer if where == "_step" else getattr(checkpoint, module[0]) if module else checkpoint
+    holder = weights_file if name in ("save_file", "flush") else checkpoint
+    holder = Trainer if where == "_step" else getattr(holder, module[0]) if module else holder
     real, calls = getattr(holder, name), []
 
     def dying(*args, **kwargs):
         calls.append(name)
-        if len(calls) > updates * (4 if name == "_flush" else 1):
+        if len(calls) > updates * (4 if name == "flush" else 1):
             os.kill(os.getpid(), signal.SIGKILL)
         return real(*args, **kwargs)
 

@@ -17,10 +17,11 @@ from asrtts.data.batching import Index
 from asrtts.experiment.fitting import facts_of
 from asrtts.experiment.run_folder import Run
 from asrtts.experiment.settings import load
+from asrtts.nn import weights_file
 from asrtts.registry import UserError
 from asrtts.tasks import recognition
 from asrtts.text.tokenizer import Tokenizer, make
-from asrtts.training import checkpoint, cost_model
+from asrtts.training import cost_model
 from asrtts.training.trainer import HARMLESS
 
 STATISTICS = features.Statistics(torch.zeros(20), torch.ones(20))
@@ -208,7 +209,7 @@ def test_a_folder_that_is_no_run_names_those_beside_it(begun):
 def weights(begun: Run, path: Path, *overrides: str, conf: str = "") -> Path:
     settings = load(conf, list(overrides)) if conf else begun.settings
     model = recognition.build_model(settings, Tokenizer.load(begun.folder / "tokens").vocab_size)
-    checkpoint.save_weights(path, {key: value.detach() for key, value in model.state_dict().items()})
+    weights_file.save(path, {key: value.detach() for key, value in model.state_dict().items()})
     return path
 
 

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 
 from asrtts import storage
+from asrtts.nn import weights_file
 from asrtts.registry import UserError
 from asrtts.training import checkpoint
 
@@ -77,10 +78,10 @@ def forbid(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
 
 def test_weights_that_must_not_be_read_are_not_called_damaged(tmp_path, monkeypatch):
-    checkpoint.save_weights(tmp_path / "model.safetensors", {"w": torch.zeros(2)})
+    weights_file.save(tmp_path / "model.safetensors", {"w": torch.zeros(2)})
     forbid(monkeypatch, "model.safetensors")
     with pytest.raises(UserError, match=r"model.safetensors: permission denied; ask its owner"):
-        checkpoint.load_weights(tmp_path / "model.safetensors")
+        weights_file.load(tmp_path / "model.safetensors")
 
 
 def test_a_checkpoint_that_must_not_be_read_is_not_passed_over(tmp_path, monkeypatch):
@@ -135,12 +136,17 @@ def no_space_in_rust(*_: object, **__: object) -> None:
 
 @pytest.mark.parametrize(
     ("where", "fail"),
-    [("save_file", no_space_in_rust), ("_flush", no_space), ("os.replace", no_space), ("json.dumps", no_space)],
+    [
+        ("nn.weights_file.save_file", no_space_in_rust),
+        ("nn.weights_file.flush", no_space),
+        ("training.checkpoint.os.replace", no_space),
+        ("training.checkpoint.json.dumps", no_space),
+    ],
 )
 def test_a_full_disk_is_one_line_and_leaves_the_old_one_whole(tmp_path, monkeypatch, where, fail):
     save(tmp_path, 10)
     with monkeypatch.context() as patch:
-        patch.setattr(f"asrtts.training.checkpoint.{where}", fail)
+        patch.setattr(f"asrtts.{where}", fail)
         with pytest.raises(UserError, match="the disk is full; free some space") as error:
             save(tmp_path, 20)
     assert "\n" not in str(error.value)
@@ -151,19 +157,20 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_one_whole(tmp_path, monkeypa
 
 def test_a_full_disk_leaves_the_old_weights_whole(tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
-    checkpoint.save_weights(path, {"w": torch.ones(3)})
+    weights_file.save(path, {"w": torch.ones(3)})
     with monkeypatch.context() as patch:
-        patch.setattr("asrtts.training.checkpoint.save_file", no_space_in_rust)
+        patch.setattr("asrtts.nn.weights_file.save_file", no_space_in_rust)
         with pytest.raises(UserError, match="the disk is full"):
-            checkpoint.save_weights(path, {"w": torch.zeros(3)})
+            weights_file.save(path, {"w": torch.zeros(3)})
     assert names(tmp_path) == ["model.safetensors"]
-    assert checkpoint.load_weights(path)["w"].tolist() == [1, 1, 1]
+    assert weights_file.load(path)["w"].tolist() == [1, 1, 1]
 
 
 def die_at(step: str, call: int) -> None:
     """This process is killed when it calls `step` for the call-th time."""
     *module, name = step.split(".")
-    holder = getattr(checkpoint, module[0]) if module else checkpoint
+    holder = weights_file if name in ("save_file", "flush") else checkpoint
+    holder = getattr(holder, module[0]) if module else holder
     real, calls = getattr(holder, name), itertools.count(1)
 
     def dying(*args, **kwargs):
@@ -174,7 +181,7 @@ def die_at(step: str, call: int) -> None:
     setattr(holder, name, dying)
 
 
-STEPS = ["shutil.rmtree", "save_file", "checksum", "_flush", "os.replace"]
+STEPS = ["shutil.rmtree", "save_file", "checksum", "flush", "os.replace"]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -200,7 +207,7 @@ def test_a_kill_while_it_is_written_leaves_a_whole_one(tmp_path, monkeypatch, st
 
 
 def test_others_may_read_a_model_as_they_may_read_any_file(tmp_path):
-    checkpoint.save_weights(tmp_path / "model.safetensors", {"w": torch.ones(3)})
+    weights_file.save(tmp_path / "model.safetensors", {"w": torch.ones(3)})
     save(tmp_path, 1)
     (tmp_path / "plain").write_text("")
     modes = {p.stat().st_mode for p in tmp_path.rglob("*") if p.is_file()}
@@ -218,7 +225,7 @@ def test_nothing_is_unpickled(tmp_path, monkeypatch):
     torch.save({"w": Harm()}, "zipped.safetensors")
     for name in ("stranger.safetensors", "zipped.safetensors"):
         with pytest.raises(UserError, match="damaged or not a safetensors file"):
-            checkpoint.load_weights(Path(name))
+            weights_file.load(Path(name))
     folder = tmp_path / "checkpoints" / "update-00000001"
     folder.mkdir(parents=True)
     (folder / "state.json").write_text("{}")

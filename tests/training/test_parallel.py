@@ -13,8 +13,9 @@ import torch
 import torch.multiprocessing as processes
 
 from asrtts.bin import train
+from asrtts.nn import weights_file
 from asrtts.registry import UserError
-from asrtts.training import checkpoint, parallel
+from asrtts.training import parallel
 from asrtts.training.trainer import Trainer
 
 # Batches of one to three utterances: some have fewer rows than there are processes.
@@ -111,8 +112,8 @@ def test_two_processes_give_the_losses_and_weights_of_one(tones, tmp_path, two, 
     assert losses(two / name) == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
     norms = [[e["grad_norm"] for e in events(f) if "loss" in e] for f in (two / name, tmp_path / "one")]
     assert norms[0] == pytest.approx(norms[1], rel=1e-4)
-    one = checkpoint.load_weights(tmp_path / "one/snapshots/00000010.safetensors")
-    for key, weight in checkpoint.load_weights(two / name / "snapshots/00000010.safetensors").items():
+    one = weights_file.load(tmp_path / "one/snapshots/00000010.safetensors")
+    for key, weight in weights_file.load(two / name / "snapshots/00000010.safetensors").items():
         assert torch.allclose(weight, one[key], atol=1e-5), key
 
 
@@ -121,7 +122,7 @@ def test_a_batch_that_is_bad_in_one_process_is_left_out_by_both(two):
     assert all(math.isfinite(loss) for loss in losses(two / "bad"))
     named = [json.loads(line) for line in (two / "bad/bad_batches.jsonl").read_text().splitlines()]
     assert len(named) == 2 and {line["update"] for line in named} == {2}  # a line from each, with its own rows
-    weights = checkpoint.load_weights(two / "bad/snapshots/00000010.safetensors")
+    weights = weights_file.load(two / "bad/snapshots/00000010.safetensors")
     assert all(torch.isfinite(weight).all() for weight in weights.values())
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from asrtts.config import build
+from asrtts.nn import weights_file
 from asrtts.registry import UserError
 from asrtts.training import checkpoint
 from asrtts.training.optimizer import Config as OptimizerConfig
@@ -174,7 +175,7 @@ def test_a_frozen_part_stays_in_evaluation_mode_and_out_of_snapshots_and_checkpo
     trainer = fit(made(tmp_path, model))
     assert model.modes == {(False, True)}
     assert all(torch.equal(value, before[name]) for name, value in model.teacher.state_dict().items())
-    snapshot = checkpoint.load_weights(tmp_path / "snapshots/00000012.safetensors")
+    snapshot = weights_file.load(tmp_path / "snapshots/00000012.safetensors")
     assert snapshot.keys() == model.student.state_dict().keys()  # a student's own names: it is loaded alone
     tensors, _ = checkpoint.load_latest(tmp_path / "checkpoints")
     assert tensors["model"].keys() == {f"student.{name}" for name in snapshot}
@@ -183,7 +184,7 @@ def test_a_frozen_part_stays_in_evaluation_mode_and_out_of_snapshots_and_checkpo
 
 def test_a_snapshot_of_a_gan_is_the_generator(tmp_path):
     trainer = fit(made(tmp_path, Gan()))
-    snapshot = checkpoint.load_weights(tmp_path / "snapshots/00000012.safetensors")
+    snapshot = weights_file.load(tmp_path / "snapshots/00000012.safetensors")
     assert all(torch.equal(value, trainer.model.generator.state_dict()[name]) for name, value in snapshot.items())
     tensors, _ = checkpoint.load_latest(tmp_path / "checkpoints")
     assert any(name.startswith("discriminator.") for name in tensors["model"])
