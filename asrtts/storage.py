@@ -89,8 +89,8 @@ def _new_locked(goal: Path) -> tuple[Path, int]:
         beside.mkdir()
         with suppress(FileNotFoundError):  # swept before it was locked
             lock = os.open(beside, os.O_RDONLY)
-            with suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(OSError):  # waits for a process that is about to sweep it: then it is gone
+                fcntl.flock(lock, fcntl.LOCK_EX)
             if _is_at(beside, lock):
                 return beside, lock
             os.close(lock)
@@ -268,7 +268,10 @@ def _lock(folder: Path) -> int:
 
 
 def _is_at(folder: Path, lock: int) -> bool:
-    return folder.exists() and os.path.samestat(folder.stat(), os.fstat(lock))
+    try:
+        return os.path.samestat(folder.stat(), os.fstat(lock))
+    except OSError:
+        return False
 
 
 def _holder(lock: int) -> str:

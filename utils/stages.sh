@@ -6,7 +6,7 @@
 
 [ -n "${BASH_VERSION-}" ] || { echo "$0: is for bash; type ./${0##*/} or bash ${0##*/}" >&2 && exit 2; }
 set -u
-_recipe=${0##*/} _from=0 _to= _mode=run _given=()
+_recipe=${0##*/} _from=0 _to='' _mode=run _given=()
 last=5  # where a recipe ends without --stop-stage: what follows (distillation, a board) is asked for
 
 options() {

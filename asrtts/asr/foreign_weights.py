@@ -76,7 +76,8 @@ def start_from(source: str, encoder: nn.Module, settings: Settings) -> tuple[Ten
     refuse_source(source)
     toolkit, _, file = source.partition(":")
     weights = _read(Path(file))
-    if bad := next((name for name, value in weights.items() if not value.isfinite().all()), None):
+    numbers = ((name, value) for name, value in weights.items() if "global_cmvn" not in name)  # has its own check
+    if bad := next((name for name, value in numbers if not value.isfinite().all()), None):
         raise UserError(f"{file}: {bad} holds NaN or infinity, with which nothing can be trained; name other weights")
     if toolkit == "asrtts":
         ours = {k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")}

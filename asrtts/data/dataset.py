@@ -25,6 +25,8 @@ from asrtts.data.worker import end_with_parent
 from asrtts.registry import UserError
 
 Batch = dict[str, Any]
+# What torch says of a worker that is gone; "Caught ..." is an error in our code, whose traceback is wanted.
+LOST_WORKER = r"^(?!Caught ).*(DataLoader worker \(pid|exited unexpectedly|shared memory)"
 PATIENCE = 30 * 60  # seconds for one batch; a worker that is silent for longer has stopped
 
 
@@ -126,7 +128,7 @@ def batches(dataset: UtteranceDataset, requests: Iterator[Request], workers: int
                     raise packed
                 yield _with_tensors(packed) if workers else packed
     except (RuntimeError, OSError, EOFError) as error:
-        if not workers or (isinstance(error, RuntimeError) and not re.search("DataLoader|shared memory", str(error))):
+        if not workers or (isinstance(error, RuntimeError) and not re.search(LOST_WORKER, str(error))):
             raise
         raise UserError(_why_no_batches(error)) from None
 

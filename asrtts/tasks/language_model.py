@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from asrtts import config, storage
-from asrtts.config import Count
+from asrtts.config import Count, CountOrNone
 from asrtts.data import augmentation, batching, sentences
 from asrtts.data.dataset import pad
 from asrtts.experiment.run_folder import Run
@@ -37,6 +37,21 @@ class Data(config.Settings):
     tokens: str = "data/tokens"
 
 
+class Optimizer(OptimizerConfig):
+    lr: PositiveFloat = 3e-3  # at the end of the warm-up
+    warmup_updates: CountOrNone = 100
+
+
+class Training(TrainingConfig):
+    updates: Count = 2000  # optimizer steps: the budget
+    validate_every: Count = 100  # updates
+    patience: CountOrNone = 5  # validations without a better one before stopping; 0: never stop early
+    keep_best: CountOrNone = 1  # weight snapshots kept for averaging
+    keep_last: CountOrNone = 0  # of the newest snapshots, the same
+    workers: int = Field(0, ge=0, le=1024)  # batches of sentences are made in this process
+    optimizer: Optimizer = Field(default_factory=Optimizer)
+
+
 class Settings(TaskSettings):
     """What a YAML file with `task: language_model` fills, and `key=value` of `asrtts lm --neural`."""
 
@@ -44,15 +59,7 @@ class Settings(TaskSettings):
     data: Data = Field(default_factory=Data)
     model: ModelConfig = Field(default_factory=ModelConfig)
     batch_tokens: Count = 2000  # padded, the ends of sentences among them
-    training: TrainingConfig = TrainingConfig(
-        updates=2000,
-        validate_every=100,
-        patience=5,
-        keep_best=1,
-        keep_last=0,
-        workers=0,
-        optimizer=OptimizerConfig(lr=3e-3, warmup_updates=100),
-    )
+    training: Training = Field(default_factory=Training)
 
 
 def open(settings: Settings, device: torch.device) -> OpenLanguageModel:

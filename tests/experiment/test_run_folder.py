@@ -16,7 +16,7 @@ from asrtts.data import features
 from asrtts.data.batching import Index
 from asrtts.experiment.fitting import facts_of
 from asrtts.experiment.run_folder import Run
-from asrtts.experiment.settings import load
+from asrtts.experiment.settings import build, differences, load
 from asrtts.nn import weights_file
 from asrtts.registry import UserError
 from asrtts.tasks import recognition
@@ -364,3 +364,13 @@ def test_statistics_of_another_run_are_refused(begun):
     features.Statistics(torch.full((20,), 0.1), torch.ones(20)).save(begun.folder / "cmvn.json")
     with pytest.raises(UserError, match=r"cmvn.json: not what this run began with \(\w+, at the start \w+\)"):
         recognition.load_statistics(Run(begun.folder), begun.settings)
+
+
+def test_an_override_of_a_language_model_leaves_its_other_defaults(tmp_path):
+    """With one key of `training` all others fell back to those of a recognizer."""
+    (tmp_path / "y.yaml").write_text("task: language_model\ntraining:\n  patience: 7\n")
+    plain = build({"task": "language_model"}, "test")
+    changed = load(tmp_path / "y.yaml", ["training.updates=9", "training.optimizer.lr=0.5"])
+    keys = {key for key, _, _ in differences(plain, changed)}
+    assert keys == {"training.patience", "training.updates", "training.optimizer.lr"}
+    assert plain.training.keep_best == 1 and plain.training.optimizer.warmup_updates == 100
