@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -51,7 +52,8 @@ class PartialResults:
         if self.file is not None:
             if not self.kept and not self.added:
                 remove(self.path)
-            self.file.close()
+            with suppress(OSError):  # a full disk has been told of already
+                self.file.close()
 
     def append(self, result: Mapping[str, Any]) -> None:
         try:

@@ -51,7 +51,7 @@ def check(args: argparse.Namespace, made: Made) -> None:
 def main(argv: list[str]) -> None:
     args = arguments.told_apart(parser().parse_args(argv))
     parallel.use_threads(args.threads)
-    runs = [Run.open(exp) for exp in args.exp]
+    runs = [Run.open(exp, "recognition") for exp in args.exp]
     if len(runs) > 1:
         for run in runs:
             processes.verb(alone(run, args))

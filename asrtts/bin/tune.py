@@ -61,7 +61,7 @@ def check(args: argparse.Namespace, made: Made) -> None:
 def main(argv: list[str]) -> None:
     args = arguments.told_apart(parser().parse_args(argv))
     parallel.use_threads(args.threads)
-    runs = [Run.open(exp) for exp in args.exp]
+    runs = [Run.open(exp, "recognition") for exp in args.exp]
     if not args.name or args.name != Path(args.name).name:
         raise UserError(f"--name '{args.name}': wanted a bare name, e.g. lm")
     index = batching.Index(args.manifest)

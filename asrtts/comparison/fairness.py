@@ -80,7 +80,7 @@ class System:
 
 def read(exp: Path, decoding: str) -> Member:
     """Raises UserError if the folder is no run of ours or has no such decoding."""
-    run, facts, summary = Run.open(exp), decodings.facts(exp), decodings.summary(exp, decoding)
+    run, facts, summary = Run.open(exp, "recognition"), decodings.facts(exp), decodings.summary(exp, decoding)
     # Whatever else they hold is compared as it stands; these are reckoned with.
     build(decodings.RunCost, facts, f"{exp}/run.json")
     build(decodings.DecodeCost, summary, f"{exp}/decode/{decoding}.summary.json")

@@ -42,14 +42,16 @@ class Run:
         self.folder = Path(folder)
 
     @classmethod
-    def open(cls, folder: str | Path) -> Run:
-        """An existing run. Raises UserError if the folder is none."""
+    def open(cls, folder: str | Path, task: str | None = None) -> Run:
+        """An existing run. Raises UserError if the folder is none, or a run of another task than `task`."""
         run = cls(folder)
         if not (run.folder / SETTINGS).is_file():
             parent = run.folder.parent
             others = sorted(p.parent.name for p in parent.glob(f"*/{SETTINGS}")) if parent.is_dir() else []
             hint = f"; {parent} holds: {', '.join(others)}" if others else ""
             raise UserError(f"{run.folder}: no trained model here ({SETTINGS} is missing){hint}. Train one: stage 3")
+        if task is not None and run.settings.task != task:
+            raise UserError(f"{run.folder}: is a run of task: {run.settings.task}; wanted one of task: {task}")
         return run
 
     @cached_property

@@ -196,7 +196,9 @@ class Trainer:
                     reason = self._out_of_memory(group)
                     break
                 logged |= numbers if len(self.turns) == 1 else {f"{name}.{key}": v for key, v in numbers.items()}
-                if reason := _why_bad(numbers):  # the same in all processes, as the numbers are of all of them
+                # The same in all processes, as the numbers are of all of them. One of several turns may have nothing to
+                # learn, e.g. a discriminator that already tells all apart.
+                if reason := _why_bad(numbers, zero_is_bad=len(self.turns) == 1):
                     break
                 if len(now) > 1:
                     undone.append(Undo(self.optimizers[name]))
@@ -340,11 +342,11 @@ def wants_bf16(precision: str, device: torch.device) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def _why_bad(numbers: dict[str, float]) -> str | None:
+def _why_bad(numbers: dict[str, float], zero_is_bad: bool) -> str | None:
     """Why an update with this loss and gradient would harm or teach nothing; None if it would not."""
     if not (math.isfinite(numbers["grad_norm"]) and math.isfinite(numbers["loss"])):
         return NOT_FINITE
-    return ZERO_GRADIENT if numbers["grad_norm"] == 0 else None
+    return ZERO_GRADIENT if zero_is_bad and numbers["grad_norm"] == 0 else None
 
 
 def _numbers(parts: dict[str, Tensor]) -> dict[str, float]:

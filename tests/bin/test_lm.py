@@ -271,3 +271,11 @@ def test_a_working_directory_that_was_deleted_is_one_line(tones, tmp_path, monke
     monkeypatch.chdir(tmp_path / "here")
     (tmp_path / "here").rmdir()
     refused("exp/lm: the folder you are in was deleted", lm.main, *texts(tones), "exp/lm", *options(tones))
+
+
+def test_a_language_model_is_no_recognizer(tones, tmp_path):
+    folder = tmp_path / "lstm"
+    lm.main([*texts(tones), str(folder), "--neural", *SMALL, *options(tones), "--device", "cpu"])
+    refused(
+        "lstm: is a run of task: language_model; wanted one of task: recog", decode.main, folder, tones / "data/test"
+    )
